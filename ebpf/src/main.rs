@@ -1,0 +1,3 @@
+//! The eBPF programs of septwatch.
+#![no_std]
+#![no_main]

@@ -1,0 +1,3 @@
+//! The `septwatch` command.
+
+fn main() {}

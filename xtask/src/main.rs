@@ -1,0 +1,3 @@
+//! Sets up, builds, tests and measures septwatch: `cargo xtask --help`.
+
+fn main() {}
