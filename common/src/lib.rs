@@ -6,6 +6,9 @@
 
 pub mod leaf;
 pub mod level;
+pub mod sept;
+pub mod status;
 
 pub use leaf::Leaf;
 pub use level::Level;
+pub use status::Status;
