@@ -8,6 +8,8 @@ pub mod config;
 pub mod leaf;
 pub mod level;
 pub mod line;
+pub mod sept;
+pub mod status;
 pub mod td;
 pub mod tracker;
 pub mod violation;

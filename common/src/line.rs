@@ -248,7 +248,9 @@ pub enum Op {
 /// - Events on closed lines are no violations: most frames of a host were never lent.
 #[inline(always)]
 pub const fn apply(line: Line, op: Op) -> (Line, Option<Violation>) {
-    use Violation::{DoubleMap, FreedUnflushed, FreedWhileBlocked, FreedWhileMapped, FreedWhileOwned, OutOfOrder};
+    use Violation::{
+        DoubleMap, FreedUnflushed, FreedWhileBlocked, FreedWhileMapped, FreedWhileOwned, OutOfOrder,
+    };
     let state = line.state();
     match op {
         Op::Lend(new) => match state {
@@ -262,7 +264,9 @@ pub const fn apply(line: Line, op: Op) -> (Line, Option<Violation>) {
         },
         Op::Remove { ordered } => match state {
             State::Mapped => (line.with_state(State::Removed), Some(OutOfOrder)),
-            State::Blocked => (line.with_state(State::Removed), if ordered { None } else { Some(OutOfOrder) }),
+            State::Blocked => {
+                (line.with_state(State::Removed), if ordered { None } else { Some(OutOfOrder) })
+            }
             State::Free | State::Removed | State::Owned => (line, None),
         },
         Op::Flush => match state {
@@ -325,7 +329,9 @@ mod tests {
     fn a_leaf_lives_and_dies_quietly() {
         let open = Line::open(PageKind::Leaf, 1, Level::L4K, 7);
         let mut line = Line::FREE;
-        for op in [Op::Lend(open), Op::Block, Op::Remove { ordered: true }, Op::Flush, Op::Free { batched: false }] {
+        for op in
+            [Op::Lend(open), Op::Block, Op::Remove { ordered: true }, Op::Flush, Op::Free { batched: false }]
+        {
             let (next, violation) = apply(line, op);
             assert_eq!(violation, None, "{op:?}");
             line = next;

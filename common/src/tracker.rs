@@ -145,8 +145,12 @@ pub fn seamcall<S: Store>(s: &mut S, leaf: Leaf, call: &Call, out: &mut Finding)
                 lend(s, td, call.tdr, call, PageKind::Tdr, out)
             })
         }
-        Leaf::MngAddcx => ok && s.td(call.tdr).is_some_and(|td| lend(s, td, call.pfn, call, PageKind::Tdcs, out)),
-        Leaf::VpCreate => ok && s.td(call.tdr).is_some_and(|td| lend(s, td, call.tdvpr, call, PageKind::Tdvpr, out)),
+        Leaf::MngAddcx => {
+            ok && s.td(call.tdr).is_some_and(|td| lend(s, td, call.pfn, call, PageKind::Tdcs, out))
+        }
+        Leaf::VpCreate => {
+            ok && s.td(call.tdr).is_some_and(|td| lend(s, td, call.tdvpr, call, PageKind::Tdvpr, out))
+        }
         Leaf::VpAddcx => {
             // The call names the vCPU; its TDVPR's line names the TD.
             let Some(slot) = s.slot(call.tdvpr) else { return false };

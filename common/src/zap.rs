@@ -121,7 +121,12 @@ impl Zap {
         self.busy = 0;
         match leaf {
             Leaf::MemRangeBlock => {
-                *self = Self { begun_ns: answer.now_ns, epoch: td.epoch, progress: Self::BLOCKED, ..Self::default() };
+                *self = Self {
+                    begun_ns: answer.now_ns,
+                    epoch: td.epoch,
+                    progress: Self::BLOCKED,
+                    ..Self::default()
+                };
                 None
             }
             Leaf::MemPageRemove => {
