@@ -4,7 +4,7 @@
 //! about one frame are in [`crate::line`], about one zap in [`crate::zap`]; here is only who meets whom.
 
 use crate::{
-    Leaf, Level, Line, Op, PageKind, Status, Suspect, Td, Violation, apply,
+    Leaf, Level, Line, Op, PageKind, Suspect, Td, Violation, apply,
     td::Life,
     zap::{Answer, PFN_UNKNOWN, TdNow, Zap, ZapKey},
 };
