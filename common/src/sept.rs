@@ -1,21 +1,33 @@
 //! S-EPT entries as the TDX module describes them: ext_err1 (RCX) and ext_err2 (RDX) of a `tdh_mem_*` call.
 //!
-//! The registers hold this only after some failures ([`meaningful_for`]); after a success, and after failures that
-//! have nothing to do with an entry, they still hold the call's own operands. Layout: TDX module ABI
-//! specification, "Secure EPT Entry Information"; the same in Intel's module source (`sept_manager.h`,
-//! `sept_entry_arch_info_t`) and in KVM (`arch/x86/kvm/vmx/tdx.h`, "level_state").
+//! The registers hold this only after some failures ([`meaningful_for`]). The leaves of the S-EPT set both to zero
+//! before their first check, so other failures leave zeros; where the SEAMCALL never reached the module, they hold
+//! the call's own operands. Layout: TDX module ABI specification, "Secure EPT Entry Information"; the same in
+//! Intel's module source (`sept_manager.h`, `sept_entry_arch_info_t`).
 
 use core::fmt;
 
 use crate::{Level, Status, status::Class};
 
-/// Do ext_err1 and ext_err2 describe an S-EPT entry after this status?
+/// `TDX_TLB_TRACKING_NOT_DONE`, the one status of its class that the module returns without a description.
+const TLB_TRACKING_NOT_DONE: u64 = 0xc000_0b08_0000_0000;
+
+/// Can ext_err1 and ext_err2 describe an S-EPT entry after this status?
 ///
-/// Yes after the statuses of class 0x0b, and after `TDX_OPERAND_BUSY` on RCX (the entry's own lock): the places
-/// where the module calls `set_arch_septe_details_in_vmm_regs()`.
+/// Yes after the statuses of class 0x0b but one, and after `TDX_OPERAND_BUSY` on RCX (the entry's own lock): the
+/// places where the module calls `set_arch_septe_details_in_vmm_regs()`.
 #[inline(always)]
 pub const fn meaningful_for(status: Status) -> bool {
-    status.class().0 == Class::GUEST_MEMORY.0 || status.is_entry_busy()
+    let about_an_entry = status.class().0 == Class::GUEST_MEMORY.0;
+    status.is_entry_busy() || (about_an_entry && status.without_operand().0 != TLB_TRACKING_NOT_DONE)
+}
+
+/// The entry that a failed call describes, if it describes one.
+///
+/// Both registers zero is no description: even a free entry has SVE set.
+pub fn described(status: Status, ext_err1: u64, ext_err2: u64) -> Option<(Entry, LevelState)> {
+    let present = meaningful_for(status) && (ext_err1 | ext_err2) != 0;
+    present.then_some((Entry(ext_err1), LevelState(ext_err2)))
 }
 
 /// ext_err1: the entry. Bits the module hides are zero; a free entry shows as SVE alone.
@@ -211,11 +223,17 @@ mod tests {
         let with = [
             "EPT_WALK_FAILED",
             "EPT_ENTRY_STATE_INCORRECT",
-            "TLB_TRACKING_NOT_DONE",
+            "GPA_RANGE_NOT_BLOCKED",
             "GPA_RANGE_ALREADY_BLOCKED",
         ];
-        let without =
-            ["SUCCESS", "OPERAND_BUSY", "PAGE_METADATA_INCORRECT", "OP_STATE_INCORRECT", "SEAMCALL_GP"];
+        let without = [
+            "SUCCESS",
+            "OPERAND_BUSY",
+            "TLB_TRACKING_NOT_DONE",
+            "PAGE_METADATA_INCORRECT",
+            "OP_STATE_INCORRECT",
+            "SEAMCALL_GP",
+        ];
         for (names, expected) in [(&with[..], true), (&without[..], false)] {
             for name in names {
                 assert_eq!(Status::from_name(name).map(meaningful_for), Some(expected), "{name}");
@@ -223,6 +241,14 @@ mod tests {
         }
         assert!(meaningful_for(Status(0x8000_0200_0000_0001)), "the entry's own lock");
         assert!(!meaningful_for(Status(0x8000_0200_0000_0092)), "the tree's lock: no walk was made");
+    }
+
+    #[test]
+    fn zeros_describe_nothing() {
+        let status = Status(0xc000_0b0d_0000_0001);
+        assert_eq!(described(status, 0, 0), None);
+        assert_eq!(described(status, 1 << 63, 0), Some((Entry(1 << 63), LevelState(0))));
+        assert_eq!(described(Status(0xc000_0300_0000_0008), 1 << 63, 0), None);
     }
 
     proptest! {
