@@ -103,10 +103,10 @@ pub enum PageUnit {
 pub enum Returns {
     /// Nothing.
     Void,
-    /// An integer of 64 bits: for `tdh_*` the SEAMCALL's status.
-    U64,
-    /// `int`, or another integer of 32 bits: 0 or a negative errno.
-    Int,
+    /// 64 bits: of `tdh_*` the SEAMCALL's status.
+    Bits64,
+    /// 32 bits, the upper half of the register being undefined: 0 or a negative errno.
+    Bits32,
 }
 
 /// A function's arguments, by their roles. Indices count from 0, in the order of the calling convention; for a
@@ -167,8 +167,8 @@ impl fmt::Display for Shape {
         }
         match self.returns {
             Returns::Void => write!(f, "of {} -> void", self.nargs),
-            Returns::U64 => write!(f, "of {} -> u64", self.nargs),
-            Returns::Int => write!(f, "of {} -> int", self.nargs),
+            Returns::Bits64 => write!(f, "of {} -> 64 bits", self.nargs),
+            Returns::Bits32 => write!(f, "of {} -> 32 bits", self.nargs),
         }
     }
 }
@@ -211,8 +211,8 @@ impl Shape {
     pub fn resolve(prototype: &Prototype, needs: &[Role], takes: &[Role]) -> Result<Self, ShapeError> {
         let returns = match &prototype.returns.base {
             Base::Void => Returns::Void,
-            Base::Int { bytes: 8, .. } => Returns::U64,
-            Base::Int { bytes: 4, .. } | Base::Enum { .. } => Returns::Int,
+            Base::Int { bytes: 8, .. } => Returns::Bits64,
+            Base::Int { bytes: 4, .. } | Base::Enum { .. } => Returns::Bits32,
             _ => return Err(ShapeError::Returns(prototype.returns.to_string())),
         };
         let all = &prototype.arguments;

@@ -116,6 +116,8 @@ pub struct Btf {
     strings: Range<usize>,
     /// Where type `first_id + i` starts in `data`.
     offsets: Vec<u32>,
+    /// Where the last type that was read ends.
+    types_end: usize,
     first_id: u32,
     first_string: u32,
     base: Option<Arc<Btf>>,
@@ -140,11 +142,12 @@ impl Btf {
         if let Some(kind) = base.as_ref().and_then(|base| base.unread) {
             return Err(fail(0, Malformed::UnreadBase(kind)));
         }
-        let header = Header::read(&data).map_err(|(offset, what)| fail(offset, what))?;
+        let header = Header::read(&data, base.is_some()).map_err(|(offset, what)| fail(offset, what))?;
         let mut btf = Self {
             file: file.to_owned(),
             strings: header.strings.clone(),
             offsets: Vec::with_capacity(header.types.len() / 20),
+            types_end: header.types.start,
             first_id: base.as_ref().map_or(1, |base| base.next_id()),
             first_string: base.as_ref().map_or(0, |base| base.next_string()),
             base,
@@ -189,6 +192,7 @@ impl Btf {
                 self.named.entry(name).or_default().push(id);
             }
             at = end;
+            self.types_end = end;
         }
         Ok(())
     }
@@ -217,6 +221,24 @@ impl Btf {
     pub fn named(&self, kind: Kind, name: &str) -> impl Iterator<Item = u32> {
         let ids = self.named.get(name).map_or(&[][..], Vec::as_slice);
         ids.iter().copied().filter(move |id| self.raw(*id).is_ok_and(|raw| raw.kind == kind as u8))
+    }
+
+    /// The type `id` as it lies in its file, `struct btf_type` and what follows: for tools that copy types.
+    ///
+    /// # Errors
+    /// [`BtfError::Unsound`] where there is no such type.
+    pub fn encoded(&self, id: u32) -> Result<&[u8], BtfError> {
+        let blob = self.home(id);
+        let index =
+            id.checked_sub(blob.first_id).ok_or_else(|| self.unsound(Malformed::NoSuchType(id)))? as usize;
+        let start = *blob.offsets.get(index).ok_or_else(|| self.unsound(Malformed::NoSuchType(id)))? as usize;
+        let end = blob.offsets.get(index + 1).map_or(blob.types_end, |next| *next as usize);
+        blob.data.get(start..end).ok_or_else(|| self.unsound(Malformed::NoSuchType(id)))
+    }
+
+    /// The id of this blob's first type: 1, or the one after its base's last.
+    pub fn first_id(&self) -> u32 {
+        self.first_id
     }
 
     /// vmlinux' BTF, for a module's.
@@ -273,7 +295,10 @@ impl Btf {
     }
 
     /// The string at `offset`, of this blob or its base; empty for offset 0.
-    pub(super) fn string(&self, offset: u32) -> Result<&str, BtfError> {
+    ///
+    /// # Errors
+    /// [`BtfError::Unsound`] where there is no such string, or it is not UTF-8.
+    pub fn string(&self, offset: u32) -> Result<&str, BtfError> {
         let bytes =
             self.bytes_of_string(offset).ok_or_else(|| self.unsound(Malformed::NoSuchString(offset)))?;
         let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
@@ -307,7 +332,7 @@ struct Header {
 }
 
 impl Header {
-    fn read(data: &[u8]) -> Result<Self, (usize, Malformed)> {
+    fn read(data: &[u8], split: bool) -> Result<Self, (usize, Malformed)> {
         let magic = data.get(..2).ok_or((0, Malformed::ShortHeader))?;
         match u16::from_ne_bytes([magic[0], magic[1]]) {
             MAGIC => {}
@@ -330,10 +355,10 @@ impl Header {
         };
         let types = section(8, "type")?;
         let strings = section(16, "string")?;
-        // A module without a name of its own has an empty string section.
-        if let (Some(first), Some(last)) = (data[strings.clone()].first(), data[strings.clone()].last())
-            && (*last != 0 || *first != 0)
-        {
+        // A module's strings go on where its base's end, so that only a base starts with the empty one.
+        let text = &data[strings.clone()];
+        let starts = split || text.first() == Some(&0);
+        if !starts || text.last().is_some_and(|last| *last != 0) {
             return Err((strings.start, Malformed::Strings));
         }
         let layouts = if header_len >= HEADER_LEN_LAYOUT { section(24, "layout")? } else { 0..0 };

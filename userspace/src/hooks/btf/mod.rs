@@ -11,6 +11,9 @@
 
 mod blob;
 mod files;
+#[cfg(test)]
+#[expect(clippy::unwrap_used, clippy::panic, reason = "a failed test")]
+mod tests;
 mod types;
 
 use std::{io, path::PathBuf};
