@@ -1,3 +1,3 @@
-//! One file per subcommand: its arguments, and what it does with the library. No rule of the domain lives here.
+//! The subcommands, one module each: arguments and what they do.
 
-pub mod explain;
+pub mod doctor;
