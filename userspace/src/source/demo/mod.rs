@@ -7,4 +7,4 @@
 pub mod memory;
 pub mod module;
 // pub mod storm;
-// pub mod vmm;
+pub mod vmm;

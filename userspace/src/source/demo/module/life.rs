@@ -30,7 +30,7 @@ pub(super) enum Hkid {
 pub(super) type Reclaimed = (u64, u64, u64);
 
 fn control(kind: PageKind, owner: u64) -> Meta {
-    Meta { kind, owner, gfn: None, size: Level::L4K, entry: Level::L4K }
+    Meta { kind, owner, gfn: None, size: Level::L4K, entry: Level::L4K, also: None }
 }
 
 impl Module {

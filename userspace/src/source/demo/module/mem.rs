@@ -81,7 +81,7 @@ impl Module {
         let Some(pfn) = pfn.filter(|pfn| size.head(*pfn) == *pfn) else {
             return status::refuse(status::OPERAND_INVALID | operand::R8);
         };
-        let meta = Meta { kind, owner: td.tdr, gfn: Some(gfn), size, entry: level };
+        let meta = Meta { kind, owner: td.tdr, gfn: Some(gfn), size, entry: level, also: None };
         if how.unchecked() {
             self.pamt.seize(pfn, meta);
         } else if !self.pamt.claim(pfn, meta) {
@@ -143,7 +143,7 @@ impl Module {
         }
         td.sept.remove(gfn, level);
         td.children = td.children.saturating_sub(level.frames());
-        self.pamt.release_unflushed(entry.pfn, td.hkid);
+        self.pamt.release_unflushed(entry.pfn, td.hkid, td.tdr, gfn);
         Ok((entry.pfn << 12, 0))
     }
 

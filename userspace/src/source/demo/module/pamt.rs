@@ -35,6 +35,8 @@ pub(super) struct Meta {
     pub size: Level,
     /// The level of its S-EPT entry, for leaves and S-EPT pages.
     pub entry: Level,
+    /// Owner and guest frame that it served already when it was seized for another: one frame, mapped twice.
+    pub also: Option<(u64, Option<u64>)>,
 }
 
 /// What the table says about a frame.
@@ -109,14 +111,25 @@ impl Pamt {
 
     /// Takes a page whoever owns it: what a correct module never does.
     pub(super) fn seize(&self, pfn: u64, meta: Meta) {
-        self.shard(pfn).insert(pfn, Record::Owned(meta));
+        let mut shard = self.shard(pfn);
+        let also = match shard.get(&pfn) {
+            Some(Record::Owned(first)) => Some((first.owner, first.gfn)),
+            _ => None,
+        };
+        shard.insert(pfn, Record::Owned(Meta { also, ..meta }));
     }
 
-    /// Gives a page back; its cache lines may remain.
-    pub(super) fn release_unflushed(&self, pfn: u64, hkid: u16) {
+    /// Gives a page back that served `owner` at `gfn`; its cache lines with this HKID may remain.
+    pub(super) fn release_unflushed(&self, pfn: u64, hkid: u16, owner: u64, gfn: u64) {
         let mut shard = self.shard(pfn);
-        let Some(Record::Owned(meta)) = shard.remove(&pfn) else { return };
-        let unflushed = Record::Unflushed { hkid, owner: meta.owner, gfn: meta.gfn };
+        let Some(Record::Owned(meta)) = shard.get(&pfn).copied() else { return };
+        if let Some(also) = meta.also {
+            let served = (owner, Some(gfn));
+            let (owner, gfn) = if served == also { (meta.owner, meta.gfn) } else { also };
+            shard.insert(pfn, Record::Owned(Meta { owner, gfn, also: None, ..meta }));
+            return;
+        }
+        let unflushed = Record::Unflushed { hkid, owner, gfn: Some(gfn) };
         for frame in pfn..pfn + meta.size.frames() {
             shard.insert(frame, unflushed);
         }

@@ -7,7 +7,7 @@ use super::status::*;
 use super::*;
 
 /// There is one module per process: tests that start it take turns.
-pub(in super::super) fn turn() -> MutexGuard<'static, ()> {
+pub(in crate::source::demo) fn turn() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
