@@ -6,5 +6,5 @@
 
 pub mod memory;
 pub mod module;
-// pub mod storm;
+pub mod storm;
 pub mod vmm;

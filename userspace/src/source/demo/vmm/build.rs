@@ -19,6 +19,11 @@ impl<'h> Td<'h> {
     /// A TD with `vcpus` vCPUs (at least one) and room for `pages` pages of private memory, none there yet:
     /// KVM_TDX_INIT_VM and KVM_TDX_INIT_VCPU.
     pub fn create(host: &'h Host, pages: usize, vcpus: usize) -> Result<Self, VmmError> {
+        Self::create_numbered(host, host.next_index(), pages, vcpus)
+    }
+
+    /// As [`Td::create`], for those who number their TDs themselves.
+    pub fn create_numbered(host: &'h Host, index: u32, pages: usize, vcpus: usize) -> Result<Self, VmmError> {
         let memory = Memory::new(pages)?;
         let config = *host.module.config();
         let hkid = lock(&host.hkids).pop().ok_or(VmmError::NoHkid)?;
@@ -40,7 +45,7 @@ impl<'h> Td<'h> {
         }
         let mut td = Self {
             host,
-            id: TdRef { index: host.next_index(), tdr: tdr.pfn },
+            id: TdRef { index, tdr: tdr.pfn },
             hkid,
             td,
             tdr,
