@@ -127,9 +127,7 @@ mod tests {
     #[test]
     fn passes_failures_and_skips_are_counted_over_programs() {
         let count = read(
-            "\
-
-running 3 tests
+            "running 3 tests
 test a::b ... ok
 test a::c ... ok
 test needs_disk ... ignored, no disk here
