@@ -116,6 +116,9 @@ impl Reader {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+    use std::process::Command;
+
     use super::*;
 
     fn read(text: &str) -> Count {
@@ -166,6 +169,39 @@ test result: FAILED. 2 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; 
         assert_eq!(count.skipped, ["needs_disk: no disk here", "guest_memfd: /dev/kvm: no such file"]);
         assert!(!count.unfinished);
         assert_eq!(count.to_string(), "3 passed, 2 failed, 2 skipped");
+    }
+
+    /// The runner of this very compiler, whose output no specification fixes.
+    #[test]
+    fn the_real_runner_is_understood() {
+        let folder = tempfile::tempdir().unwrap();
+        let source = folder.path().join("sample.rs");
+        let program = folder.path().join("sample");
+        let text = r#"
+            use std::io::Write;
+            #[test] fn passes() {}
+            #[test] fn passes_too() { println!("failures:\n    not_a_name"); }
+            #[test] fn fails() { println!("failures:\n    not_a_name"); panic!("on purpose"); }
+            #[test] #[should_panic] fn fails_to_panic() {}
+            #[test] #[ignore = "no disk"] fn ignored() {}
+            #[test] fn skips() { std::io::stdout().write_all(b"\nSKIP skips: no key\n").unwrap(); }
+        "#;
+        std::fs::write(&source, text).unwrap();
+        let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+        let built = Command::new(rustc).args(["--test", "-o"]).args([&program, &source]).status().unwrap();
+        assert!(built.success());
+        for threads in ["1", "4"] {
+            let output = Command::new(&program).env("RUST_TEST_THREADS", threads).output().unwrap();
+            let mut count = read(&String::from_utf8(output.stdout).unwrap());
+            count.skipped.sort();
+            let expected = Count {
+                passed: 2,
+                failed: vec!["fails".into(), "fails_to_panic".into()],
+                skipped: vec!["ignored: no disk".into(), "skips: no key".into()],
+                unfinished: false,
+            };
+            assert_eq!(count, expected, "with {threads} threads");
+        }
     }
 
     #[test]
