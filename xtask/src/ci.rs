@@ -1,7 +1,7 @@
 //! Everything that must hold before a change goes in. Cheap parts first, tests last; all parts run, so that one
 //! run names all that is wrong.
 
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::Result;
@@ -9,8 +9,11 @@ use anyhow::Result;
 use crate::step::seconds;
 use crate::{audit, run, setup, test};
 
-/// A part by its name. The eBPF programs have their own: no other crate is for their target.
-const PARTS: [(&str, fn() -> Result<()>); 5] = [
+/// A part: its name, and what it does.
+type Part = (&'static str, fn() -> Result<()>);
+
+/// The parts before the tests. The eBPF programs have their own lints: no other crate is for their target.
+const PARTS: [Part; 5] = [
     ("format", format),
     ("audit", audit::run),
     ("lints", lints),
