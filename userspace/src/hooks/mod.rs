@@ -2,8 +2,10 @@
 //! one cannot be. [`plan::plan`] decides, from BTF, symbols and what the host allows, never from the release;
 //! nothing in here knows what becomes of the events.
 
+pub mod attach;
 pub mod btf;
 pub mod host;
+pub mod load;
 pub mod offsets;
 pub mod plan;
 pub mod shape;
