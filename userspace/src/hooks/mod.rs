@@ -4,8 +4,10 @@
 
 pub mod attach;
 pub mod btf;
+pub mod calibrate;
 pub mod host;
 pub mod load;
+pub mod lock;
 pub mod offsets;
 pub mod plan;
 pub mod shape;
