@@ -9,6 +9,10 @@
 //! NUMA balancing leave shared file mappings alone. Pages of a memfd are locked, which excludes swap, but compaction
 //! may still move them (`vm.compact_unevictable_allowed`). So every frame is looked at again before it is lent and
 //! before it is freed, and [`MemoryError::Moved`] says when it is another.
+//!
+//! A page that came in is for a while in a batch of the CPU that brought it in, on its way to the LRU lists, and the
+//! batch holds a reference. Freeing it drains the batch of the CPU that frees (`__folio_batch_release`, mm/swap.c)
+//! and no other. So that a free is a free at once, a thread stays on one CPU: [`Pinned`].
 
 use std::fs::File;
 use std::io;
@@ -17,6 +21,7 @@ use std::os::unix::fs::FileExt;
 
 use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, ftruncate, memfd_create};
 use rustix::mm::{Advice, MapFlags, MlockFlags, ProtFlags};
+use rustix::thread::{CpuSet, Pid, gettid, sched_getaffinity, sched_getcpu, sched_setaffinity};
 
 /// Size of a page, in bytes: the one that the S-EPT's lowest level maps.
 pub const PAGE_SIZE: usize = 4096;
@@ -226,6 +231,42 @@ fn owned(fd: libc::c_int) -> Option<OwnedFd> {
     (fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Keeps a thread on one CPU while it lives; the thread may then go where it might before.
+#[derive(Debug)]
+pub struct Pinned {
+    thread: Pid,
+    before: CpuSet,
+}
+
+impl Pinned {
+    /// Pins the calling thread to the CPU that it is on.
+    pub fn here() -> Result<Self, MemoryError> {
+        Self::to(sched_getcpu())
+    }
+
+    /// Pins the calling thread to the `number`th (cyclically) of the CPUs that the thread of `self` might be on
+    /// before it was pinned. A new thread inherits its parent's one CPU: hence not "of its own".
+    pub fn beside(&self, number: usize) -> Result<Self, MemoryError> {
+        let mut cpus = (0..CpuSet::MAX_CPU).filter(|cpu| self.before.is_set(*cpu));
+        Self::to(cpus.nth(number % self.before.count().max(1) as usize).unwrap_or(0))
+    }
+
+    fn to(cpu: usize) -> Result<Self, MemoryError> {
+        let before = sched_getaffinity(None).map_err(failed("sched_getaffinity"))?;
+        let mut only = CpuSet::new();
+        only.set(cpu);
+        sched_setaffinity(None, &only).map_err(failed("sched_setaffinity"))?;
+        Ok(Self { thread: gettid(), before })
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        // It fails when the thread is gone, or its CPUs are: nothing to restore then.
+        let _ = sched_setaffinity(Some(self.thread), &self.before);
+    }
+}
+
 /// One page of the host, present and in a known frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HostPage {
@@ -318,6 +359,23 @@ mod tests {
             Backing::GuestMemfd => life(&memory),
             Backing::Memfd => eprintln!("skipped: no guest_memfd that can be mapped (Linux 6.18, /dev/kvm)"),
         }
+    }
+
+    #[test]
+    fn a_thread_stays_where_it_is_pinned() {
+        let before = sched_getaffinity(None).unwrap();
+        let pinned = Pinned::here().unwrap();
+        assert_eq!(sched_getaffinity(None).unwrap().count(), 1);
+        let cpus: std::collections::BTreeSet<_> = (0..before.count() as usize + 3)
+            .map(|number| {
+                let _beside = pinned.beside(number).unwrap();
+                assert_eq!(sched_getaffinity(None).unwrap().count(), 1);
+                sched_getcpu()
+            })
+            .collect();
+        assert_eq!(cpus.len(), before.count() as usize, "each of them");
+        drop(pinned);
+        assert!(sched_getaffinity(None).unwrap() == before);
     }
 
     #[test]
