@@ -241,7 +241,7 @@ impl Running {
         &self.0.config
     }
 
-    /// Adds a fault rule. Rules are tried in the order in which they came.
+    /// Adds a fault rule. Of several that match a call, the one that came first decides, even if it only skips.
     pub fn inject(&self, fault: Fault) {
         self.0.faults.add(fault);
     }

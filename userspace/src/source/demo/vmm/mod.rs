@@ -40,7 +40,7 @@ pub enum VmmError {
     /// The module cannot be started.
     #[error(transparent)]
     Start(#[from] StartError),
-    /// The module refused a step that can be done without no more than it can be undone.
+    /// The module refused a step without which the stand-in cannot go on.
     #[error("{}: status {status:#018x}", leaf.name())]
     Refused {
         /// The step.

@@ -14,6 +14,9 @@
 //! batch holds a reference. Freeing it drains the batch of the CPU that frees (`__folio_batch_release`, mm/swap.c)
 //! and no other. So that a free is a free at once, a thread stays on one CPU: [`Pinned`].
 
+mod host;
+mod pinned;
+
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -21,7 +24,9 @@ use std::os::unix::fs::FileExt;
 
 use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, ftruncate, memfd_create};
 use rustix::mm::{Advice, MapFlags, MlockFlags, ProtFlags};
-use rustix::thread::{CpuSet, Pid, gettid, sched_getaffinity, sched_getcpu, sched_setaffinity};
+
+pub use host::{HostPage, HostPages};
+pub use pinned::Pinned;
 
 /// Size of a page, in bytes: the one that the S-EPT's lowest level maps.
 pub const PAGE_SIZE: usize = 4096;
@@ -122,6 +127,19 @@ impl Memory {
                 .map_err(failed("mlock2 (CAP_IPC_LOCK or a higher RLIMIT_MEMLOCK is needed)"))?;
         }
         Ok(memory)
+    }
+
+    /// Brings in one page after another until one is in this frame, which somebody must have freed: the kernel gives
+    /// the frame first that was freed last, to who asks on the same CPU for the same kind of memory. Returns the
+    /// page; none if someone else was given the frame. (Make the memory before the frame is freed: that takes
+    /// frames too.)
+    pub fn hunt(&self, pfn: u64) -> Result<Option<usize>, MemoryError> {
+        for page in 0..self.pages {
+            if self.touch(page)? == pfn {
+                return Ok(Some(page));
+            }
+        }
+        Ok(None)
     }
 
     /// What the pages come from.
@@ -231,96 +249,13 @@ fn owned(fd: libc::c_int) -> Option<OwnedFd> {
     (fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Keeps a thread on one CPU while it lives; the thread may then go where it might before.
-#[derive(Debug)]
-pub struct Pinned {
-    thread: Pid,
-    before: CpuSet,
-}
-
-impl Pinned {
-    /// Pins the calling thread to the CPU that it is on.
-    pub fn here() -> Result<Self, MemoryError> {
-        Self::to(sched_getcpu())
-    }
-
-    /// Pins the calling thread to the `number`th (cyclically) of the CPUs that the thread of `self` might be on
-    /// before it was pinned. A new thread inherits its parent's one CPU: hence not "of its own".
-    pub fn beside(&self, number: usize) -> Result<Self, MemoryError> {
-        let mut cpus = (0..CpuSet::MAX_CPU).filter(|cpu| self.before.is_set(*cpu));
-        Self::to(cpus.nth(number % self.before.count().max(1) as usize).unwrap_or(0))
-    }
-
-    fn to(cpu: usize) -> Result<Self, MemoryError> {
-        let before = sched_getaffinity(None).map_err(failed("sched_getaffinity"))?;
-        let mut only = CpuSet::new();
-        only.set(cpu);
-        sched_setaffinity(None, &only).map_err(failed("sched_setaffinity"))?;
-        Ok(Self { thread: gettid(), before })
-    }
-}
-
-impl Drop for Pinned {
-    fn drop(&mut self) {
-        // It fails when the thread is gone, or its CPUs are: nothing to restore then.
-        let _ = sched_setaffinity(Some(self.thread), &self.before);
-    }
-}
-
-/// One page of the host, present and in a known frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HostPage {
-    index: usize,
-    /// Its frame.
-    pub pfn: u64,
-}
-
-/// Single pages of the host: what KVM gets from its allocator for control pages and S-EPT pages.
-#[derive(Debug)]
-pub struct HostPages {
-    memory: Memory,
-    unused: Vec<usize>,
-}
-
-impl HostPages {
-    /// Room for this many pages.
-    pub fn new(pages: usize) -> Result<Self, MemoryError> {
-        Ok(Self { memory: Memory::new(pages)?, unused: (0..pages).rev().collect() })
-    }
-
-    /// A new page.
-    pub fn get(&mut self) -> Result<HostPage, MemoryError> {
-        let index = self.unused.pop().ok_or(MemoryError::Full(self.memory.pages()))?;
-        match self.memory.touch(index) {
-            Ok(pfn) => Ok(HostPage { index, pfn }),
-            Err(error) => {
-                self.unused.push(index);
-                Err(error)
-            }
-        }
-    }
-
-    /// Checks that the page is still in its frame.
-    pub fn verify(&self, page: HostPage) -> Result<(), MemoryError> {
-        self.memory.verify(page.index, page.pfn)
-    }
-
-    /// Frees a page: exactly its frame goes back to the page allocator before this returns.
-    pub fn free(&mut self, page: HostPage) -> Result<(), MemoryError> {
-        self.verify(page)?;
-        self.memory.punch(page.index, 1)?;
-        self.unused.push(page.index);
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test ends there")]
 mod tests {
     use super::*;
 
     /// Frame numbers need a capability: tests that use them are skipped without it, and say so.
-    fn skipped() -> bool {
+    pub(super) fn skipped() -> bool {
         let hidden = matches!(Memory::memfd(1).unwrap().touch(0), Err(MemoryError::FramesHidden));
         if hidden {
             eprintln!("skipped: frame numbers need CAP_SYS_ADMIN");
@@ -362,34 +297,19 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_stays_where_it_is_pinned() {
-        let before = sched_getaffinity(None).unwrap();
-        let pinned = Pinned::here().unwrap();
-        assert_eq!(sched_getaffinity(None).unwrap().count(), 1);
-        let cpus: std::collections::BTreeSet<_> = (0..before.count() as usize + 3)
-            .map(|number| {
-                let _beside = pinned.beside(number).unwrap();
-                assert_eq!(sched_getaffinity(None).unwrap().count(), 1);
-                sched_getcpu()
-            })
-            .collect();
-        assert_eq!(cpus.len(), before.count() as usize, "each of them");
-        drop(pinned);
-        assert!(sched_getaffinity(None).unwrap() == before);
-    }
-
-    #[test]
-    fn host_pages_are_single_and_run_out_with_an_error() {
+    fn a_freed_frame_is_found_again() {
         if skipped() {
             return;
         }
-        let mut pages = HostPages::new(2).unwrap();
-        let (first, second) = (pages.get().unwrap(), pages.get().unwrap());
-        assert_ne!(first.pfn, second.pfn);
-        assert!(matches!(pages.get(), Err(MemoryError::Full(2))));
-        pages.free(first).unwrap();
-        assert!(matches!(pages.free(first), Err(MemoryError::Moved { .. })));
-        pages.verify(second).unwrap();
-        assert!(pages.get().is_ok());
+        let pinned = Pinned::here().unwrap();
+        // Anyone on this CPU may get the frame first: then again.
+        let found = (0..20).any(|_| {
+            let (memory, hunter) = (Memory::new(4).unwrap(), Memory::new(64).unwrap());
+            let pfn = memory.touch(1).unwrap();
+            memory.punch(1, 1).unwrap();
+            hunter.hunt(pfn).unwrap().is_some_and(|page| hunter.frame(page).unwrap() == Some(pfn))
+        });
+        assert!(found);
+        drop(pinned);
     }
 }
