@@ -15,7 +15,7 @@ use thiserror::Error;
 
 use crate::{
     hooks::load::PageStruct,
-    source::demo::memory::{Memory, MemoryError},
+    source::demo::memory::{Memory, MemoryError, Pinned},
 };
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/septwatch-calibrate"));
@@ -77,6 +77,8 @@ fn give_back(btf: Option<&Btf>) -> Result<(Vec<u64>, BTreeSet<u64>), CalibrateEr
         .and_then(|program| program.try_into().ok())
         .ok_or(CalibrateError::Missing("page_freed"))?;
     program.load()?;
+    // A page may wait on the LRU batch of the CPU that it was touched on: the free must come from there.
+    let _pinned = Pinned::here()?;
     let memory = Memory::memfd(PAGES)?;
     let pfns = (0..PAGES).map(|page| memory.touch(page)).collect::<Result<Vec<_>, _>>()?;
     let link = program.attach("mm_page_free")?;

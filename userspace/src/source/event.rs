@@ -1,8 +1,6 @@
 //! Events, as every source gives them and every consumer takes them.
 
-use septwatch_common::wire::{
-    Frame, Header, Kind, SeamcallErr, SeamcallOk, TdLife, VERSION, ViolationEvent,
-};
+use septwatch_common::wire::{Frame, Header, Kind, SeamcallErr, SeamcallOk, TdLife, VERSION, ViolationEvent};
 use thiserror::Error;
 use zerocopy::FromBytes as _;
 
@@ -44,8 +42,7 @@ impl Event {
     /// # Errors
     /// See [`WireError`].
     pub fn parse(bytes: &[u8]) -> Result<Self, WireError> {
-        let short = |_| WireError::Short(bytes.len());
-        let (header, _) = Header::read_from_prefix(bytes).map_err(|error| short(error.into()))?;
+        let (header, _) = Header::read_from_prefix(bytes).map_err(|_| WireError::Short(bytes.len()))?;
         if header.version != VERSION {
             return Err(WireError::Version(header.version));
         }
@@ -55,7 +52,9 @@ impl Event {
             kind if kind == Kind::SeamcallOk as u8 => SeamcallOk::read_from_bytes(bytes)
                 .map(|call| Self::Call(SeamcallErr { call, status: 0, ext_err1: 0, ext_err2: 0 }))
                 .ok(),
-            kind if kind == Kind::SeamcallErr as u8 => SeamcallErr::read_from_bytes(bytes).map(Self::Call).ok(),
+            kind if kind == Kind::SeamcallErr as u8 => {
+                SeamcallErr::read_from_bytes(bytes).map(Self::Call).ok()
+            }
             kind if kind == Kind::Frame as u8 => Frame::read_from_bytes(bytes).map(Self::Frame).ok(),
             kind if kind == Kind::Violation as u8 => {
                 ViolationEvent::read_from_bytes(bytes).map(|event| Self::Violation(Box::new(event))).ok()
