@@ -6,6 +6,7 @@ pub mod btf;
 pub mod host;
 pub mod offsets;
 pub mod plan;
+mod role;
 pub mod shape;
 pub mod symbols;
 pub mod table;
