@@ -18,9 +18,9 @@ pub enum Role {
     Vp,
     /// Guest physical address, bytes.
     Gpa,
-    /// Level, in the unit of [`Shape::level`].
+    /// Level, in the unit of [`super::shape::Shape::level`].
     Level,
-    /// The frame given, taken or flushed, in the unit of [`Shape::page`].
+    /// The frame given, taken or flushed, in the unit of [`super::shape::Shape::page`].
     Page,
     /// Where the module's first further word (RCX) is stored, `u64 *`.
     Err1,
