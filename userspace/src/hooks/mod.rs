@@ -10,6 +10,7 @@ pub mod load;
 pub mod lock;
 pub mod offsets;
 pub mod plan;
+mod role;
 pub mod shape;
 pub mod symbols;
 pub mod table;
