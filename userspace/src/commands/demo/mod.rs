@@ -107,17 +107,8 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
         Some(name) => scenarios::named(name).into_iter().collect(),
         None => TOUR.into_iter().filter_map(scenarios::named).collect(),
     };
+    open::check_capabilities()?;
     let _lock = Lock::take("demo")?;
-    let mut all_equal = true;
-    for (number, scenario) in chosen.iter().enumerate() {
-        let last = number + 1 == chosen.len();
-        all_equal &= one(scenario, args, args.one_more && last, out)?;
-    }
-    Ok(if all_equal { exit::OK } else { exit::VIOLATION })
-}
-
-/// Acts one scenario out, shows it, and says whether expected and found are equal.
-fn one(scenario: &'static Scenario, args: &Args, one_more: bool, out: &mut dyn Write) -> Result<bool> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let shape = match args.shape {
         Shape::V7_1 => module::Shape::V7_1,
@@ -125,28 +116,48 @@ fn one(scenario: &'static Scenario, args: &Args, one_more: bool, out: &mut dyn W
     };
     let (mut kernel, config) = open::demo(shape, &args.watching.options())?;
     args.watching.logger(kernel.ebpf(), runtime.handle())?;
-    kernel.record_pages(scenario.every_call || args.all_events)?;
-    let mut session = Session::new(kernel);
-    let mut show = Show::new(args.json, scenario);
-    let said = Arc::new(Mutex::new(Vec::new()));
-    let alert = Arc::new(AtomicBool::new(false));
-    let seed = args.seed;
-    let outcome = {
-        let (said, told) = (Arc::clone(&said), Arc::clone(&alert));
-        let (done, finished) = oneshot::channel();
-        thread::Builder::new().name("septwatch-demo".to_owned()).spawn(move || {
-            let _ = done.send(act(scenario, config, seed, one_more, &said, &told));
-        })?;
-        runtime.block_on(watch(&mut session, finished, &alert, &mut show))?
-    };
-    let Some(outcome) = outcome else { return Err(anyhow!(super::Interrupted)) };
-    let comparison = oracle::compare(&outcome.acted, show.verdicts());
-    let open: Vec<_> = session.kernel().open_lines()?;
-    let standing = session.standing()?;
-    let said = std::mem::take(&mut *said.lock().unwrap_or_else(PoisonError::into_inner));
-    let ledger_agrees = agrees(&open, &outcome.owned);
-    show.print(said, &comparison, &standing, ledger_agrees, out)?;
-    Ok(comparison.is_equal() && ledger_agrees && is_accounted_for(&standing))
+    let mut demo = Demo { args, config, session: Session::new(kernel), runtime };
+    let mut all_equal = true;
+    for (number, scenario) in chosen.iter().enumerate() {
+        let last = number + 1 == chosen.len();
+        all_equal &= demo.one(scenario, args.one_more && last, out)?;
+        out.flush()?;
+    }
+    Ok(if all_equal { exit::OK } else { exit::VIOLATION })
+}
+
+struct Demo<'a> {
+    args: &'a Args,
+    config: module::Config,
+    session: Session,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Demo<'_> {
+    /// Acts one scenario out, shows it, and says whether expected and found are equal.
+    fn one(&mut self, scenario: &'static Scenario, one_more: bool, out: &mut dyn Write) -> Result<bool> {
+        let Self { args, config, session, runtime } = self;
+        session.kernel().record_pages(scenario.every_call || args.all_events)?;
+        let mut show = Show::new(args.json, scenario);
+        let said = Arc::new(Mutex::new(Vec::new()));
+        let alert = Arc::new(AtomicBool::new(false));
+        let (config, seed) = (*config, args.seed);
+        let outcome = {
+            let (said, told) = (Arc::clone(&said), Arc::clone(&alert));
+            let (done, finished) = oneshot::channel();
+            thread::Builder::new().name("septwatch-demo".to_owned()).spawn(move || {
+                let _ = done.send(act(scenario, config, seed, one_more, &said, &told));
+            })?;
+            runtime.block_on(watch(session, finished, &alert, &mut show))?
+        };
+        let Some(outcome) = outcome else { return Err(anyhow!(super::Interrupted)) };
+        let comparison = oracle::compare(&outcome.acted, show.verdicts());
+        let ledger_agrees = agrees(&session.kernel().open_lines()?, &outcome.owned);
+        let standing = session.standing()?;
+        let said = std::mem::take(&mut *said.lock().unwrap_or_else(PoisonError::into_inner));
+        show.print(said, &comparison, &standing, ledger_agrees, out)?;
+        Ok(comparison.is_equal() && ledger_agrees && is_accounted_for(&standing))
+    }
 }
 
 fn is_accounted_for(standing: &Standing) -> bool {

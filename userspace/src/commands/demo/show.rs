@@ -48,7 +48,8 @@ impl Show {
         ledger_agrees: bool,
         out: &mut dyn Write,
     ) -> io::Result<()> {
-        self.seen.sort_by_key(|(event, _)| event.header().time_ns);
+        // A verdict follows what it is about.
+        self.seen.sort_by_key(|(event, verdict)| (event.header().time_ns, verdict.is_some()));
         if self.json {
             self.print_json(&said, comparison, standing, ledger_agrees, out)
         } else {
@@ -125,9 +126,11 @@ impl Show {
         let start = said.iter().map(|(time_ns, _)| *time_ns).chain(times).min().unwrap_or(0);
         let at = |time_ns: u64| format!("{:>10.3} ms", (time_ns - start) as f64 / 1e6);
         let mut said = said.iter().peekable();
-        // A storm has too many violations for a timeline: the table tells.
+        // A storm has too many events for a timeline: the table tells.
+        // That a frame with an open line was released or handed out is what the verdict says.
         let few = self.scenario.every_call;
-        let mut events = self.seen.iter().filter(|_| few).peekable();
+        let told = |(event, _): &&Shown| few && !matches!(event, Event::Frame(_));
+        let mut events = self.seen.iter().filter(told).peekable();
         while let Some((event, verdict)) = events.next() {
             let time_ns = event.header().time_ns;
             while let Some((time_ns, text)) = said.next_if(|(said_ns, _)| *said_ns <= time_ns) {

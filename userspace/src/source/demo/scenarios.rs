@@ -53,7 +53,9 @@ pub struct Scenario {
 /// Pages of guest memory in the small scenarios.
 const PAGES: usize = 16;
 /// Pages that a scenario brings in to get one frame again.
-const HUNT: usize = 4096;
+const HUNT: usize = 512;
+/// Pages that it has freed for that, one after the other.
+const TRIES: u64 = 8;
 
 macro_rules! scenarios {
     ($($name:literal $act:ident $every:literal $summary:literal;)*) => {
@@ -223,27 +225,32 @@ fn freed_while_owned(stage: &Stage<'_>) -> Result<Acted, VmmError> {
 
 fn reused_while_mapped(stage: &Stage<'_>) -> Result<Acted, VmmError> {
     (stage.say)("A TD runs. A page becomes shared, and the module refuses REMOVE.");
-    let mut td = running(stage, 2)?;
-    let gfn = FIRST_GFN + 1;
-    let pfn = td.frame(gfn)?;
+    let mut td = running(stage, 0)?;
     let host_memory = Memory::new(HUNT)?;
-    fail(stage, Leaf::MemPageRemove, status::EPT_ENTRY_STATE_INCORRECT | status::operand::RCX);
-    td.zap(gfn, 1, Steps::ALL)?;
-    (stage.pause)();
-    (stage.say)("The VMM does not know, and punches the page out: the page allocator gets a page of the TD.");
-    td.punch(gfn, 1, Steps::ALL)?;
-    let reused = match pfn {
-        Some(pfn) if host_memory.hunt(pfn)?.is_some() => {
+    // Its page tables are made now: they would take frames while it hunts.
+    host_memory.touch(0)?;
+    for gfn in FIRST_GFN + 1..=FIRST_GFN + TRIES {
+        let _ = td.fault(gfn)?;
+        let pfn = td.frame(gfn)?;
+        fail(stage, Leaf::MemPageRemove, status::EPT_ENTRY_STATE_INCORRECT | status::operand::RCX);
+        td.zap(gfn, 1, Steps::ALL)?;
+        (stage.pause)();
+        (stage.say)(
+            "The VMM does not know, and punches the page out: the page allocator gets a page of the TD.",
+        );
+        td.punch(gfn, 1, Steps::ALL)?;
+        if let Some(pfn) = pfn
+            && host_memory.hunt(pfn)?.is_some()
+        {
             (stage.say)("This process asks for memory and is given that very frame.");
-            vec![Reused { pfn }]
+            end(stage, td)?;
+            return Ok(Acted { reused: vec![Reused { pfn }], ..Acted::default() });
         }
-        _ => {
-            (stage.say)("Somebody else on this host was given that frame first.");
-            Vec::new()
-        }
-    };
+        (stage.say)("Somebody else on this host was given that frame first. Once more, with another page.");
+        host_memory.punch(1, HUNT - 1)?;
+    }
     end(stage, td)?;
-    Ok(Acted { reused, ..Acted::default() })
+    Ok(Acted::default())
 }
 
 fn map_failed(stage: &Stage<'_>) -> Result<Acted, VmmError> {
