@@ -43,6 +43,8 @@ fn fetch_missing() -> Result<Outcome> {
     }
     note(NAME, "asking rustup");
     let mut rustup = Command::new("rustup");
+    // With it, a refusal reads as a dump of its stack.
+    rustup.env_remove("RUST_BACKTRACE");
     let refused = match run::quiet(rustup.args(["component", "add", NAME])) {
         Ok(_) if is_for(&library, &compiler) => return Ok(Outcome::Done(format!("{release} from rustup"))),
         Ok(_) => {
