@@ -110,6 +110,9 @@ pub struct Produced {
     pub lost: u64,
 }
 
+/// Pages that the calibration program remembers.
+pub const CALIBRATION_PAGES: u32 = 256;
+
 /// What each CPU counts, whatever userspace does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
