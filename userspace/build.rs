@@ -1,7 +1,6 @@
 //! Compiles the eBPF programs, which the library embeds.
 
 #[path = "../xtask/src/cache.rs"]
-#[expect(dead_code, reason = "shared with xtask, which uses all of it")]
 mod cache;
 
 use std::{

@@ -131,6 +131,16 @@ pub struct Counters {
     pub violations: [u64; Violation::ALL.len()],
 }
 
+/// What userspace tells the programs while they run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Control {
+    /// Reasons for doubt about every TD that only userspace sees: bits of [`crate::Suspect`].
+    pub suspect: u64,
+    /// 1: page records are wanted.
+    pub record_pages: u64,
+}
+
 /// The SEAMCALL leaves that have a hook.
 pub const HOOKED: [Leaf; 15] = [
     Leaf::MemPageAdd,

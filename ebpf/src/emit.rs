@@ -19,7 +19,7 @@ use septwatch_common::{
 
 use crate::{
     atomic,
-    maps::{PAGES, TDS, VITAL, counters, shared},
+    maps::{PAGES, TDS, VITAL, control, counters},
     task::{self, Task},
 };
 
@@ -46,7 +46,7 @@ fn lost(stream: *mut Produced) {
 #[inline(always)]
 pub fn pages_wanted() -> bool {
     // SAFETY: points into a map value; volatile, because userspace writes it.
-    shared().is_some_and(|shared| unsafe { (&raw const (*shared).record_pages).read_volatile() } != 0)
+    control().is_some_and(|control| unsafe { (&raw const (*control).record_pages).read_volatile() } != 0)
 }
 
 /// A TD reached a stage of its life.

@@ -15,7 +15,7 @@ use septwatch_common::{
 
 use crate::{
     atomic, config, emit,
-    maps::{BLOCKS, Chunk, EMPTY_CHUNK, LEDGER, TD_BY_TDR, TDS, WINDOWS, ZAPS, counters, shared},
+    maps::{BLOCKS, Chunk, EMPTY_CHUNK, LEDGER, TD_BY_TDR, TDS, WINDOWS, ZAPS, control, counters, shared},
     task::{self, Task, now_ns},
 };
 
@@ -196,9 +196,14 @@ impl Store for Maps {
 
     #[inline(always)]
     fn suspect(&self) -> Suspect {
-        // SAFETY: points into a map value; volatile, because userspace writes it.
-        let bits = shared().map_or(0, |shared| unsafe { (&raw const (*shared).suspect).read_volatile() });
-        Suspect(bits as u32)
+        // SAFETY: both point into map values; volatile, because others write them.
+        let (ours, told) = unsafe {
+            (
+                shared().map_or(0, |shared| (&raw const (*shared).suspect).read_volatile()),
+                control().map_or(0, |control| (&raw const (*control).suspect).read_volatile()),
+            )
+        };
+        Suspect((ours | told) as u32)
     }
 
     #[inline(always)]

@@ -3,4 +3,6 @@
 pub mod commands;
 pub mod explain;
 pub mod hooks;
+pub mod model;
 pub mod source;
+pub mod view;

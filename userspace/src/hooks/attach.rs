@@ -173,22 +173,36 @@ fn locate(maps: &str, address: u64) -> Option<(PathBuf, u64)> {
     })
 }
 
-/// Times that a program did not run because it was running on that CPU already, over all programs: the kernel's
-/// recursion guard (`bpf_prog_inc_misses_counter`). Each may be an event that the ledger did not see.
+/// Times that programs did not run because they were running on that CPU already: the kernel's recursion guard
+/// (`bpf_prog_inc_misses_counter`). Each may be an event that the ledger did not see.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Missed {
+    /// At SEAMCALLs: lines may be wrong, so that verdicts are suspect from then on.
+    pub seamcalls: u64,
+    /// At the allocator's tracepoints: a release may have passed unseen.
+    pub pages: u64,
+}
+
+/// Reads those counts.
 ///
 /// # Errors
 /// /proc cannot be read.
-pub fn missed_runs(ebpf: &Ebpf) -> Result<u64, AttachError> {
-    let mut sum = 0;
-    for (_, program) in ebpf.programs() {
+pub fn missed_runs(ebpf: &Ebpf) -> Result<Missed, AttachError> {
+    let mut missed = Missed::default();
+    for (name, program) in ebpf.programs() {
         let Ok(fd) = program.fd() else { continue };
         let path = format!("/proc/self/fdinfo/{}", fd.as_fd().as_raw_fd());
         let info =
             fs::read_to_string(&path).map_err(|source| AttachError::Proc { path: path.clone(), source })?;
         let misses = info.lines().find_map(|line| line.strip_prefix("recursion_misses:"));
-        sum += misses.and_then(|count| count.trim().parse::<u64>().ok()).unwrap_or(0);
+        let misses = misses.and_then(|count| count.trim().parse::<u64>().ok()).unwrap_or(0);
+        if name.starts_with("mm_") {
+            missed.pages += misses;
+        } else {
+            missed.seamcalls += misses;
+        }
     }
-    Ok(sum)
+    Ok(missed)
 }
 
 #[cfg(test)]

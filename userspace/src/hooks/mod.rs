@@ -4,10 +4,13 @@
 
 pub mod attach;
 pub mod btf;
+pub mod calibrate;
 pub mod host;
 pub mod load;
+pub mod lock;
 pub mod offsets;
 pub mod plan;
+mod role;
 pub mod shape;
 pub mod symbols;
 pub mod table;

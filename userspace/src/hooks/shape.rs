@@ -5,77 +5,12 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::Serialize;
 
-use super::btf::{Argument, Base, Prototype, TypeRef};
+use super::{
+    btf::{Argument, Base, Prototype},
+    role::Fits,
+};
 
-/// What an argument is to septwatch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Role {
-    /// The TD, `struct tdx_td *`.
-    Td,
-    /// The vCPU, `struct tdx_vp *`.
-    Vp,
-    /// Guest physical address, bytes.
-    Gpa,
-    /// Level, in the unit of [`Shape::level`].
-    Level,
-    /// The frame given, taken or flushed, in the unit of [`Shape::page`].
-    Page,
-    /// Where the module's first further word (RCX) is stored, `u64 *`.
-    Err1,
-    /// Where the second (RDX) is stored.
-    Err2,
-    /// Key id.
-    Hkid,
-    /// Where RECLAIM stores the page's type.
-    PageType,
-    /// Where RECLAIM stores the page's owner.
-    PageOwner,
-    /// Where RECLAIM stores the page's size.
-    PageSize,
-    /// log2 of the number of 4 KiB frames, of the allocator's tracepoints.
-    Order,
-    /// `struct kvm *`
-    Kvm,
-    /// Guest frame number.
-    Gfn,
-    /// KVM's mirror of the S-EPT entry, from which the pfn is read.
-    MirrorSpte,
-    /// The mirror entry before the change.
-    OldSpte,
-    /// The mirror entry after the change.
-    NewSpte,
-    /// The S-EPT page's address in the kernel's direct map.
-    PrivateSpt,
-    /// `struct kvm_mmu_page *`, which knows the S-EPT page.
-    MmuPage,
-    /// `struct inode *` of a guest_memfd.
-    Inode,
-    /// `struct file *` of a guest_memfd.
-    File,
-    /// Mode of fallocate.
-    FallocMode,
-    /// First byte.
-    Offset,
-    /// Number of bytes.
-    Len,
-    /// What binds a guest_memfd to a VM: `struct kvm_gmem *`, later `struct gmem_file *`.
-    Gmem,
-    /// First index of a range of a file.
-    Start,
-    /// First index after it.
-    End,
-    /// `struct folio *`
-    Folio,
-    /// `struct address_space *`
-    Mapping,
-    /// `struct kvm_memory_slot *`
-    Slot,
-    /// Where the pfn is stored.
-    PfnOut,
-    /// `struct vm_fault *`
-    VmFault,
-}
+pub use super::role::Role;
 
 /// Unit of a level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -180,7 +115,7 @@ pub enum ShapeError {
     #[error("no argument is the {0}")]
     NoArgument(&'static str),
     /// An argument of the right name is of a type that is not known for it: what it means is not guessed.
-    #[error("its argument `{name}` is of type `{found}`: not known as a {role}")]
+    #[error("its argument `{name}` is of type `{found}`, which is not known for the {role}")]
     UnknownType {
         /// The argument.
         name: String,
@@ -259,167 +194,83 @@ impl Shape {
     }
 }
 
-/// How an argument plays its role.
-enum Fits {
-    Plainly,
-    Level(LevelUnit),
-    Page(PageUnit),
-}
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a failed test")]
+mod tests {
+    use super::{super::btf::TypeRef, *};
 
-impl Role {
-    /// Short name, as in the plan's text.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Td => "td",
-            Self::Vp => "vp",
-            Self::Gpa => "gpa",
-            Self::Level => "level",
-            Self::Page => "page",
-            Self::Err1 => "err1",
-            Self::Err2 => "err2",
-            Self::Hkid => "hkid",
-            Self::PageType => "page_type",
-            Self::PageOwner => "page_owner",
-            Self::PageSize => "page_size",
-            Self::Order => "order",
-            Self::Kvm => "kvm",
-            Self::Gfn => "gfn",
-            Self::MirrorSpte => "mirror_spte",
-            Self::OldSpte => "old_spte",
-            Self::NewSpte => "new_spte",
-            Self::PrivateSpt => "private_spt",
-            Self::MmuPage => "mmu_page",
-            Self::Inode => "inode",
-            Self::File => "file",
-            Self::FallocMode => "falloc_mode",
-            Self::Offset => "offset",
-            Self::Len => "len",
-            Self::Gmem => "gmem",
-            Self::Start => "start",
-            Self::End => "end",
-            Self::Folio => "folio",
-            Self::Mapping => "mapping",
-            Self::Slot => "slot",
-            Self::PfnOut => "pfn_out",
-            Self::VmFault => "vm_fault",
-        }
+    fn plain(base: Base) -> TypeRef {
+        TypeRef { base, alias: None }
     }
 
-    /// The kernel's names for an argument in this role.
-    const fn names(self) -> &'static [&'static str] {
-        match self {
-            // arch/x86/virt/vmx/tdx/tdx.c: tdcs_page of ADDCX, tdcx_page of VP.ADDCX.
-            Self::Page => &["page", "pfn", "tdcs_page", "tdcx_page"],
-            // extended_err of MNG.INIT is RCX as well.
-            Self::Err1 => &["ext_err1", "extended_err"],
-            Self::Err2 => &["ext_err2"],
-            Self::PageType => &["tdx_pt"],
-            Self::PageOwner => &["tdx_owner"],
-            Self::PageSize => &["tdx_size"],
-            Self::MmuPage => &["sp"],
-            Self::FallocMode => &["mode"],
-            Self::Gmem => &["gmem", "f"],
-            Self::PfnOut => &["pfn"],
-            Self::VmFault => &["vmf"],
-            Self::Td => &["td"],
-            Self::Vp => &["vp"],
-            Self::Gpa => &["gpa"],
-            Self::Level => &["level"],
-            Self::Hkid => &["hkid"],
-            Self::Order => &["order"],
-            Self::Kvm => &["kvm"],
-            Self::Gfn => &["gfn"],
-            Self::MirrorSpte => &["mirror_spte"],
-            Self::OldSpte => &["old_spte"],
-            Self::NewSpte => &["new_spte"],
-            Self::PrivateSpt => &["private_spt"],
-            Self::Inode => &["inode"],
-            Self::File => &["file"],
-            Self::Offset => &["offset"],
-            Self::Len => &["len"],
-            Self::Start => &["start"],
-            Self::End => &["end"],
-            Self::Folio => &["folio"],
-            Self::Mapping => &["mapping"],
-            Self::Slot => &["slot"],
-        }
+    fn int(bytes: u32) -> TypeRef {
+        plain(Base::Int { name: "int".to_owned(), bytes })
     }
 
-    fn by_name(self, arguments: &[Argument]) -> Result<Option<(usize, Fits)>, ShapeError> {
-        let Some(index) =
-            arguments.iter().position(|argument| self.names().contains(&argument.name.as_str()))
-        else {
-            return Ok(None);
-        };
-        let argument = &arguments[index];
-        match self.fits(&argument.ty) {
-            Some(fits) => Ok(Some((index, fits))),
-            None => Err(ShapeError::UnknownType {
-                name: argument.name.clone(),
-                found: argument.ty.to_string(),
-                role: self.name(),
-            }),
-        }
+    fn pointer(name: &str) -> TypeRef {
+        plain(Base::Pointer(Box::new(plain(Base::Struct { name: name.to_owned() }))))
     }
 
-    fn by_type(self, arguments: &[Argument]) -> Result<Option<(usize, Fits)>, ShapeError> {
-        let fits = |ty: &TypeRef| match self {
-            Self::Page => ty.is_pointer_to_struct("page").then_some(Fits::Page(PageUnit::StructPage)),
-            // gfp_t, the other unsigned int of mm_page_alloc, has an alias.
-            Self::Order => (ty.to_string() == "unsigned int").then_some(Fits::Plainly),
-            _ => None,
-        };
-        let mut found =
-            arguments.iter().enumerate().filter_map(|(index, argument)| Some((index, fits(&argument.ty)?)));
-        match (found.next(), found.next()) {
-            (_, Some(_)) => Err(ShapeError::Ambiguous(self.name())),
-            (first, None) => Ok(first),
-        }
+    fn of(arguments: &[(&str, TypeRef)], needs: &[Role]) -> Result<Shape, ShapeError> {
+        let arguments = arguments
+            .iter()
+            .map(|(name, ty)| Argument { name: (*name).to_owned(), ty: ty.clone() })
+            .collect();
+        Shape::resolve(&Prototype { arguments, returns: int(8) }, needs, &[Role::Err1])
     }
 
-    fn fits(self, ty: &TypeRef) -> Option<Fits> {
-        let integer = matches!(ty.base, Base::Int { .. });
-        let pointer = |name| ty.is_pointer_to_struct(name);
-        let fits = match self {
-            Self::Level => {
-                return match &ty.base {
-                    Base::Enum { name } if name == "pg_level" => Some(Fits::Level(LevelUnit::PgLevel)),
-                    // The wrappers took the module's own numbering before they took pg_level.
-                    Base::Int { .. } => Some(Fits::Level(LevelUnit::Tdx)),
-                    _ => None,
-                };
-            }
-            Self::Page if pointer("page") => return Some(Fits::Page(PageUnit::StructPage)),
-            Self::Page if integer => return Some(Fits::Page(PageUnit::Pfn)),
-            Self::Page => false,
-            Self::Td => pointer("tdx_td"),
-            Self::Vp => pointer("tdx_vp"),
-            Self::Err1 | Self::Err2 | Self::PageType | Self::PageOwner | Self::PageSize | Self::PfnOut => {
-                ty.is_pointer_to_int(8)
-            }
-            Self::Gpa
-            | Self::Hkid
-            | Self::Order
-            | Self::Gfn
-            | Self::MirrorSpte
-            | Self::OldSpte
-            | Self::NewSpte
-            | Self::FallocMode
-            | Self::Offset
-            | Self::Len
-            | Self::Start
-            | Self::End => integer,
-            Self::Kvm => pointer("kvm"),
-            Self::PrivateSpt => matches!(&ty.base, Base::Pointer(to) if to.base == Base::Void),
-            Self::MmuPage => pointer("kvm_mmu_page"),
-            Self::Inode => pointer("inode"),
-            Self::File => pointer("file"),
-            Self::Gmem => pointer("kvm_gmem") || pointer("gmem_file"),
-            Self::Folio => pointer("folio"),
-            Self::Mapping => pointer("address_space"),
-            Self::Slot => pointer("kvm_memory_slot"),
-            Self::VmFault => pointer("vm_fault"),
-        };
-        fits.then_some(Fits::Plainly)
+    #[test]
+    fn names_decide_not_positions() {
+        let shape =
+            of(&[("page", pointer("page")), ("td", pointer("tdx_td"))], &[Role::Td, Role::Page]).unwrap();
+        assert_eq!((shape.index(Role::Td), shape.page()), (Some(1), Some((0, PageUnit::StructPage))));
+        assert_eq!((shape.nargs, shape.index(Role::Err1)), (2, None));
+    }
+
+    #[test]
+    fn what_is_not_known_is_not_guessed() {
+        let error = of(&[("td", pointer("tdx_td")), ("page", pointer("folio"))], &[Role::Page]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "its argument `page` is of type `struct folio *`, which is not known for the page"
+        );
+        let error = of(&[("td", pointer("tdx_td"))], &[Role::Td, Role::Gpa]).unwrap_err();
+        assert_eq!(error.to_string(), "no argument is the gpa");
+        let error = of(&[("td", pointer("tdx_td")), ("ext_err1", int(8))], &[Role::Td]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "its argument `ext_err1` is of type `int`, which is not known for the err1"
+        );
+    }
+
+    #[test]
+    fn an_int_is_a_tdx_level_only_in_a_wrapper_of_a_seamcall() {
+        let level = [("td", pointer("tdx_td")), ("level", int(4))];
+        assert_eq!(of(&level, &[Role::Td, Role::Level]).unwrap().level(), Some((1, LevelUnit::Tdx)));
+        let error = of(&[("kvm", pointer("kvm")), ("level", int(4))], &[Role::Kvm, Role::Level]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "its argument `level` is of type `int`, which is not known for the level"
+        );
+    }
+
+    #[test]
+    fn arguments_that_are_not_in_registers_are_refused() {
+        let by_value = plain(Base::Struct { name: "s".to_owned() });
+        let error = of(&[("s", by_value), ("td", pointer("tdx_td"))], &[Role::Td]).unwrap_err();
+        assert_eq!(error, ShapeError::NotInRegister(0));
+        let mut many = vec![("a", int(8)); 6];
+        many.push(("td", pointer("tdx_td")));
+        assert_eq!(of(&many, &[Role::Td]).unwrap_err(), ShapeError::NotInRegister(6));
+    }
+
+    #[test]
+    fn nameless_prototypes_need_types_that_differ() {
+        let hidden = ("", plain(Base::Pointer(Box::new(plain(Base::Void)))));
+        let page = ("", pointer("page"));
+        let shape = of(&[hidden.clone(), page.clone()], &[Role::Page]).unwrap();
+        assert_eq!((shape.page(), shape.nargs), (Some((0, PageUnit::StructPage)), 1));
+        let error = of(&[hidden, page.clone(), page], &[Role::Page]).unwrap_err();
+        assert_eq!(error, ShapeError::Ambiguous("page"));
     }
 }

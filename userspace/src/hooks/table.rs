@@ -18,6 +18,13 @@ pub struct HookSpec {
     pub place: Place,
 }
 
+impl HookSpec {
+    /// Whether this is a tracepoint, not a function.
+    pub fn is_tracepoint(&self) -> bool {
+        matches!(self.place, Place::Tracepoint { .. })
+    }
+}
+
 /// What becomes of verdicts without a hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]

@@ -3,3 +3,5 @@
 //! A source turns what it observes into the one event type; nothing here judges an event or shows one.
 
 pub mod demo;
+pub mod event;
+pub mod kernel;

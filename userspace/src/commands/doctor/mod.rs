@@ -4,16 +4,16 @@
 mod render;
 
 use std::{
-    io::{self, Write as _},
+    io,
     path::{Path, PathBuf},
 };
 
 use serde::Serialize;
 
 use crate::hooks::{
-    btf::{BtfError, KernelBtf, SYSFS},
+    btf::{Btf, BtfError, KernelBtf, Module, SYSFS},
     host::{Allowed, Host, Probe, Tdx},
-    plan::{Plan, btf_names, plan, symbol_names},
+    plan::{Missing, Plan, State, btf_names, plan, symbol_names},
     symbols::Symbols,
 };
 
@@ -88,8 +88,28 @@ pub struct Problem {
 pub struct BtfReport {
     /// The folder.
     pub dir: PathBuf,
-    /// One line for each part: number of types, or why there are none.
-    pub parts: Vec<(&'static str, String)>,
+    /// vmlinux first.
+    pub parts: Vec<BtfPart>,
+}
+
+/// Type information of a part of the kernel.
+#[derive(Clone, Debug, Serialize)]
+pub struct BtfPart {
+    /// Its name in sysfs.
+    pub name: &'static str,
+    /// Number of types, or why there are none.
+    #[serde(flatten)]
+    pub types: Types,
+}
+
+/// Number of types, or why there are none.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Types {
+    /// So many.
+    Types(usize),
+    /// None, because.
+    None(String),
 }
 
 /// What the ledger would take.
@@ -108,13 +128,20 @@ pub struct Ledger {
 /// # Errors
 /// [`DoctorError`] where `--btf` names no usable BTF, or the report cannot be written.
 pub fn run(args: &Args) -> Result<u8, DoctorError> {
+    write_to(args, &mut io::stdout().lock())
+}
+
+/// The same, to any output.
+///
+/// # Errors
+/// As [`run`].
+pub fn write_to(args: &Args, out: &mut impl io::Write) -> Result<u8, DoctorError> {
     let report = match &args.btf {
         Some(dir) => Report::of_btf(dir)?,
         None => Report::of_host(),
     };
-    let mut out = io::stdout().lock();
     if args.json {
-        serde_json::to_writer(&mut out, &report).map_err(io::Error::from)?;
+        serde_json::to_writer(&mut *out, &report).map_err(io::Error::from)?;
         writeln!(out)?;
     } else {
         write!(out, "{report}")?;
@@ -162,8 +189,8 @@ impl Report {
             Err(error) => {
                 let help = "a kernel with CONFIG_DEBUG_INFO_BTF".to_owned();
                 problems.insert(0, Problem { what: error.to_string(), help });
-                let parts = vec![("vmlinux", error.to_string())];
-                (BtfReport { dir: SYSFS.into(), parts }, None)
+                let part = BtfPart { name: Module::Vmlinux.name(), types: Types::None(error.to_string()) };
+                (BtfReport { dir: SYSFS.into(), parts: vec![part] }, None)
             }
         };
         problems.extend(plan.as_ref().and_then(hook_problems));
@@ -181,16 +208,18 @@ impl Report {
 
 impl BtfReport {
     fn new(btf: &KernelBtf) -> Self {
-        let types = |types: usize| format!("{types} types");
-        let module = |module: &Option<Result<_, BtfError>>| match module {
-            None => "none: built in, or not loaded".to_owned(),
-            Some(Ok(btf)) => types(crate::hooks::btf::Btf::len(btf)),
-            Some(Err(error)) => error.to_string(),
+        let part = |part: Module, own: Option<&Result<Btf, BtfError>>| {
+            let types = match own {
+                None => Types::None("built in, or not loaded".to_owned()),
+                Some(Ok(btf)) => Types::Types(btf.len()),
+                Some(Err(error)) => Types::None(error.to_string()),
+            };
+            BtfPart { name: part.name(), types }
         };
         let parts = vec![
-            ("vmlinux", types(btf.vmlinux.len())),
-            ("kvm", module(&btf.kvm)),
-            ("kvm_intel", module(&btf.kvm_intel)),
+            BtfPart { name: Module::Vmlinux.name(), types: Types::Types(btf.vmlinux.len()) },
+            part(Module::Kvm, btf.kvm.as_ref()),
+            part(Module::KvmIntel, btf.kvm_intel.as_ref()),
         ];
         Self { dir: btf.dir.clone(), parts }
     }
@@ -211,7 +240,7 @@ impl Verdict {
                 lost.dedup();
                 let bound = hooks.iter().filter(|hook| hook.bound().is_some()).count();
                 let without = if lost.is_empty() {
-                    "nothing is lost".to_owned()
+                    "no detection is lost".to_owned()
                 } else {
                     format!("found less surely or not at all: {}", lost.join(", "))
                 };
@@ -256,7 +285,6 @@ fn host_problems(host: &Host) -> Vec<Problem> {
 
 /// One problem for all required hooks that are missing for the same kind of reason.
 fn hook_problems(plan: &Plan) -> Option<Problem> {
-    use crate::hooks::plan::{Missing, State};
     let missing: Vec<_> = plan.missing_required().collect();
     let first = missing.first()?;
     let State::Missing { reason } = &first.state else { return None };
@@ -288,7 +316,7 @@ fn demo(host: &Host, plan: Option<&Plan>) -> Probe {
     let Some(release) = plan.and_then(|plan| plan.hook("mm_page_free")) else {
         return Probe::Refused("needs the kernel's BTF".to_owned());
     };
-    if let crate::hooks::plan::State::Missing { reason } = &release.state {
+    if let State::Missing { reason } = &release.state {
         return Probe::Refused(format!("mm_page_free: {reason}"));
     }
     let needed = [

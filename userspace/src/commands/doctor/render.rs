@@ -2,10 +2,11 @@
 
 use std::fmt;
 
-use super::Report;
+use super::{Report, Types};
 use crate::hooks::{
     host::{Allowed, Cgroup, Host, Lockdown, Probe, Tdx},
     plan::{Hook, PageToPfn, Plan, State},
+    table::Need,
 };
 
 impl fmt::Display for Report {
@@ -15,8 +16,11 @@ impl fmt::Display for Report {
             None => row(f, "kernel", "not running: what the host allows is assumed, not tried")?,
         }
         row(f, "BTF", self.btf.dir.display())?;
-        for (name, what) in &self.btf.parts {
-            item(f, name, what)?;
+        for part in &self.btf.parts {
+            match &part.types {
+                Types::Types(count) => item(f, part.name, format_args!("{count} types"))?,
+                Types::None(why) => item(f, part.name, format_args!("none: {why}"))?,
+            }
         }
         if let Some(ledger) = self.ledger {
             let mib = |bytes: u64| bytes.div_ceil(1 << 20);
@@ -171,10 +175,12 @@ fn render_hook(f: &mut fmt::Formatter<'_>, hook: &Hook) -> fmt::Result {
         State::Missing { reason } => reason,
     };
     let need = match hook.need {
-        crate::hooks::table::Need::Required => "MISSING, required",
-        crate::hooks::table::Need::Useful => "missing",
+        Need::Required => "MISSING, required",
+        Need::Useful => "missing",
     };
     writeln!(f, "  {:<29} {need}: {reason}", hook.name)?;
-    let lost = if hook.lost.is_empty() { hook.purpose.to_owned() } else { hook.lost.join(", ") };
-    writeln!(f, "  {:<29} lost: {lost}", "")
+    match hook.lost {
+        [] => writeln!(f, "  {:<29} no detection is lost, only detail: {}", "", hook.purpose),
+        lost => writeln!(f, "  {:<29} lost: {}", "", lost.join(", ")),
+    }
 }

@@ -29,6 +29,7 @@ pub struct Host {
     /// charge eBPF maps to the memory cgroup.
     pub memlock_limit: Option<u64>,
     /// System RAM, or why it is not known.
+    #[serde(serialize_with = "known_or_not")]
     pub memory: Result<Memory, String>,
     /// Whether KVM runs TDs here.
     pub tdx: Tdx,
@@ -118,6 +119,17 @@ impl Host {
             memory: Memory::running().map_err(|error| error.to_string()),
             tdx: tdx(Path::new("/sys/module/kvm_intel")),
         }
+    }
+}
+
+/// The memory itself, or `{"unknown": why}`.
+fn known_or_not<S: serde::Serializer>(
+    memory: &Result<Memory, String>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match memory {
+        Ok(memory) => memory.serialize(serializer),
+        Err(why) => serializer.collect_map([("unknown", why)]),
     }
 }
 

@@ -119,7 +119,7 @@ impl Module {
     fn vcpu(&self, tdvpr: Option<u64>, id: u64) -> Result<(SharedTd, u64), Refusal> {
         let meta = tdvpr.and_then(|pfn| self.pamt.owned(pfn)).filter(|meta| meta.kind == PageKind::Tdvpr);
         match (tdvpr, meta) {
-            (Some(pfn), Some(meta)) => Ok((self.td(Some(meta.owner), 0x80)?, pfn)),
+            (Some(pfn), Some(meta)) => Ok((self.td(Some(meta.owner), operand::TDR)?, pfn)),
             _ => status::refuse(status::PAGE_METADATA_INCORRECT | id),
         }
     }
@@ -245,7 +245,7 @@ impl Module {
         if meta.size.head(pfn) != pfn || (meta.size != Level::L4K && self.pamt.owned(pfn) != Some(meta)) {
             return status::refuse(status::OPERAND_INVALID | operand::RCX);
         }
-        let shared = self.td(Some(meta.owner), 0x80)?;
+        let shared = self.td(Some(meta.owner), operand::TDR)?;
         let mut td = lock(&shared);
         if td.life != Life::Teardown && !how.unchecked() {
             return status::refuse(status::LIFECYCLE_STATE_INCORRECT);

@@ -1,7 +1,7 @@
 //! A TDX module in software, inside this process.
 //!
 //! It keeps the order of SEAMCALLs, the ownership of pages and the status codes as the real one does, for real frames
-//! whose contents it never touches. Its functions ([`calls`]) are named and shaped like the kernel's `tdh_*` wrappers
+//! whose contents it never touches. Its functions ([`addresses`]) are named and shaped like the kernel's `tdh_*` wrappers
 //! in `arch/x86/virt/vmx/tdx/tdx.c`. It can be told to fail or to lie ([`Fault`]), and knows at any time what is owned
 //! ([`Running::owned`]). There is one per process, as there is one per host.
 
@@ -241,7 +241,7 @@ impl Running {
         &self.0.config
     }
 
-    /// Adds a fault rule. Rules are tried in the order in which they came.
+    /// Adds a fault rule. Of several that match a call, the one that came first decides, even if it only skips.
     pub fn inject(&self, fault: Fault) {
         self.0.faults.add(fault);
     }

@@ -43,8 +43,9 @@ pub mod operand {
     pub const RDX: u64 = 2;
     pub const R8: u64 = 8;
     pub const R9: u64 = 9;
-    pub const TD_EPOCH: u64 = 0xA9;
+    pub const TDR: u64 = 0x80;
     pub const SEPT_TREE: u64 = 0x92;
+    pub const TD_EPOCH: u64 = 0xA9;
 }
 
 /// What Linux compares: everything but the operand (`TDX_SEAMCALL_STATUS_MASK`).

@@ -116,19 +116,24 @@ pub struct Report {
     pub owned: usize,
 }
 
-/// Runs a storm on a host that nobody else uses meanwhile.
+/// Runs a storm on a host that nobody else uses meanwhile. Its threads stay on one CPU each.
 pub fn storm(host: &Host, config: &Config) -> Result<Report, VmmError> {
     let mut rng = Rng::with_seed(config.seed);
     let threads = config.threads.max(1);
     let plan = plan(&mut rng, config.faults);
     let calm = RwLock::new(());
-    let mut workers = Vec::new();
-    for thread in 0..threads {
-        let faults = plan.iter().copied().skip(thread as usize).step_by(threads as usize).collect();
-        workers.push(Worker::new(host, &calm, config, thread, rng.fork(), faults)?);
-    }
     let results: Vec<_> = std::thread::scope(|scope| {
-        let running: Vec<_> = workers.into_iter().map(|worker| scope.spawn(|| worker.run())).collect();
+        let calm = &calm;
+        let running: Vec<_> = (0..threads)
+            .map(|thread| {
+                let faults = plan.iter().copied().skip(thread as usize).step_by(threads as usize).collect();
+                let rng = rng.fork();
+                scope.spawn(move || {
+                    let _pinned = host.pinned().beside(thread as usize)?;
+                    Worker::new(host, calm, config, thread, rng, faults)?.run()
+                })
+            })
+            .collect();
         running.into_iter().map(|thread| thread.join()).collect()
     });
     let mut report = Report::default();

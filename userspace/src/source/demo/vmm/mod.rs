@@ -16,7 +16,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use septwatch_common::{Leaf, Level};
 
-use super::memory::{HostPage, HostPages, Memory, MemoryError};
+use super::memory::{HostPage, HostPages, Memory, MemoryError, Pinned};
 use super::module::{Config, FIRST_PRIVATE_HKID, HKIDS, Running, StartError, TdxTd, TdxVp, status};
 
 pub use teardown::{ControlPage, Flaw};
@@ -40,7 +40,7 @@ pub enum VmmError {
     /// The module cannot be started.
     #[error(transparent)]
     Start(#[from] StartError),
-    /// The module refused a step that can be done without no more than it can be undone.
+    /// The module refused a step without which the stand-in cannot go on.
     #[error("{}: status {status:#018x}", leaf.name())]
     Refused {
         /// The step.
@@ -76,6 +76,7 @@ pub struct Host {
     next: AtomicU32,
     leaked: Mutex<Vec<Remains>>,
     log: Log,
+    pinned: Pinned,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -84,9 +85,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Host {
     /// Starts the module. `pages` bounds the control and S-EPT pages of all TDs together: about 20 and one per 2 MiB
-    /// a TD. With `keep_all` the log keeps frees in good order too.
+    /// a TD. With `keep_all` the log keeps frees in good order too. While the host lives, the calling thread stays on
+    /// one CPU, as must any other thread that handles its pages ([`Pinned`]).
     pub fn new(config: Config, pages: usize, keep_all: bool) -> Result<Self, VmmError> {
         Ok(Self {
+            pinned: Pinned::here()?,
             pages: Mutex::new(HostPages::new(pages)?),
             module: Running::start(config)?,
             hkids: Mutex::new((FIRST_PRIVATE_HKID..HKIDS).rev().collect()),
@@ -104,6 +107,11 @@ impl Host {
     /// What happened.
     pub fn log(&self) -> &Log {
         &self.log
+    }
+
+    /// The pin of the thread that made this host: others pin themselves [beside](Pinned::beside) it.
+    pub fn pinned(&self) -> &Pinned {
+        &self.pinned
     }
 
     fn next_index(&self) -> u32 {

@@ -1,161 +1,19 @@
-//! The hook plan: a pure function of a kernel's BTF, its symbols and what the host allows. Nothing is attached in
-//! here, and no file is read.
+//! How each hook is bound on a kernel. No I/O in here; what came of it is described by the types of `plan`.
 
-use std::{collections::HashSet, fmt};
+use std::collections::HashSet;
 
-use serde::Serialize;
-
-use super::{
+use super::{Binding, Bound, Hook, Missing, PageToPfn, Plan, State};
+use crate::hooks::{
     btf::{Btf, BtfError, KernelBtf, Kind, Module},
     host::{Allowed, Probe},
     offsets::Offsets,
-    shape::{Role, Shape, ShapeError},
+    shape::{Role, Shape},
     symbols::Symbols,
-    table::{Candidate, HOOKS, HookSpec, Need, Place},
+    table::{Candidate, HOOKS, HookSpec, Place},
 };
 
 /// The data symbol that holds the address of frame 0's `struct page`.
-pub const VMEMMAP_BASE: &str = "vmemmap_base";
-
-/// All hooks on one kernel.
-#[derive(Clone, Debug, Serialize)]
-pub struct Plan {
-    /// In the order of [`HOOKS`].
-    pub hooks: Vec<Hook>,
-    /// Offsets that the programs need.
-    pub offsets: Offsets,
-    /// How a `struct page *` becomes a pfn.
-    pub page_to_pfn: PageToPfn,
-}
-
-/// A hook on one kernel.
-#[derive(Clone, Debug, Serialize)]
-pub struct Hook {
-    /// Its name, the same on all kernels.
-    pub name: &'static str,
-    /// What septwatch learns from it.
-    pub purpose: &'static str,
-    /// What becomes of verdicts without it.
-    pub need: Need,
-    /// Violations that are not found without it.
-    pub lost: &'static [&'static str],
-    /// Whether and how it is bound.
-    pub state: State,
-}
-
-/// Whether and how a hook is bound.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum State {
-    /// It can be attached like this.
-    Bound(Bound),
-    /// It cannot.
-    Missing {
-        /// Why.
-        reason: Missing,
-    },
-}
-
-/// How a hook is attached.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Bound {
-    /// The kind of program.
-    pub binding: Binding,
-    /// Where the function is.
-    pub module: Module,
-    /// The function or tracepoint, as this kernel names it.
-    pub function: String,
-    /// Id of the function, or of the tracepoint's typedef, in the BTF of `module`; not for the demo's functions.
-    #[serde(skip)]
-    pub btf_id: Option<u32>,
-    /// What its arguments are.
-    pub shape: Shape,
-}
-
-/// The kind of program that a hook is bound with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Binding {
-    /// At the end of a function, with arguments and result.
-    Fexit,
-    /// A tracepoint with typed arguments.
-    TpBtf,
-    /// A tracepoint with untyped arguments.
-    RawTp,
-    /// A pair of breakpoints, at a kernel function's start and return.
-    Kprobe,
-    /// The same in a process' function: the demo's.
-    Uprobe,
-}
-
-impl Binding {
-    /// Short name, as in DESIGN's words.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Fexit => "fexit",
-            Self::TpBtf => "tp_btf",
-            Self::RawTp => "raw_tp",
-            Self::Kprobe => "kprobe",
-            Self::Uprobe => "uprobe",
-        }
-    }
-}
-
-/// Why a hook cannot be bound.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Missing {
-    /// No candidate is in the BTF.
-    #[error("{} not in the BTF of {part}: not built, or inlined", .functions.join(", "))]
-    NotInBtf {
-        /// The candidates.
-        functions: Vec<&'static str>,
-        /// Where they were looked for.
-        part: String,
-    },
-    /// The BTF of its part of the kernel cannot be read.
-    #[error("{0}")]
-    BadBtf(String),
-    /// A candidate exists, its prototype is not one that is known.
-    #[error("{function}: {why}")]
-    Shape {
-        /// The function.
-        function: String,
-        /// What does not fit.
-        why: ShapeError,
-    },
-    /// Several functions of that name with different prototypes.
-    #[error("{0}: several functions of this name, with different prototypes")]
-    Ambiguous(String),
-    /// It is there, and the host lets no program be attached.
-    #[error("{0}")]
-    NotAllowed(String),
-}
-
-impl Serialize for Missing {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-/// How a `struct page *` becomes a pfn: (page − base) / `sizeof(struct page)`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PageToPfn {
-    /// The base is read from the kernel, at the address that kallsyms gives. The address itself is not shown:
-    /// it would tell where the kernel lies.
-    Kallsyms {
-        /// Address of `vmemmap_base`.
-        #[serde(skip)]
-        address: u64,
-    },
-    /// The base is found by freeing a page of known frame and looking at the tracepoint.
-    Calibrate {
-        /// Why not by kallsyms.
-        reason: &'static str,
-    },
-    /// Depends on the symbols of the kernel when it runs.
-    Undecided,
-}
+const VMEMMAP_BASE: &str = "vmemmap_base";
 
 /// Every name that [`plan`] looks for in BTF.
 pub fn btf_names() -> HashSet<&'static str> {
@@ -178,7 +36,7 @@ pub fn symbol_names() -> HashSet<&'static str> {
 /// Decides for each hook how it is bound. `symbols` is None for a kernel that is not running.
 ///
 /// # Errors
-/// [`BtfError`] where the BTF of vmlinux is not sound; what is wrong with a module's is said by its hooks.
+/// [`BtfError`] where types that it looks at are not sound.
 pub fn plan(btf: &KernelBtf, symbols: Option<&Symbols>, allowed: &Allowed) -> Result<Plan, BtfError> {
     let planner = Planner { btf, symbols, allowed };
     let hooks = HOOKS
@@ -212,7 +70,7 @@ impl Planner<'_> {
                 Place::Function(..) => self.function_binding(&function),
                 Place::Tracepoint { .. } => self.tracepoint_binding(),
             }?;
-            Ok(Bound { binding, module, function, btf_id: Some(btf_id), shape })
+            Ok(Bound { binding, module: Some(module), function, btf_id: Some(btf_id), shape })
         }))
     }
 
@@ -230,7 +88,7 @@ impl Planner<'_> {
         // A module's functions are in vmlinux where the module is built in.
         let places = own.map(|btf| (module, btf)).into_iter().chain([(Module::Vmlinux, &*self.btf.vmlinux)]);
         let mut reason = None;
-        for (module, btf) in places.clone() {
+        for (module, btf) in places {
             for Candidate { function, needs, takes } in candidates {
                 let mut prototypes = btf.named(Kind::Func, function).map(|id| Ok((id, btf.prototype(id)?)));
                 let Some((id, prototype)) = prototypes.next().transpose()? else { continue };
@@ -248,8 +106,14 @@ impl Planner<'_> {
         let not_found = || {
             let mut functions: Vec<_> = candidates.iter().map(|candidate| candidate.function).collect();
             functions.dedup();
-            let part: Vec<_> = places.map(|(module, _)| module.name()).collect();
-            Missing::NotInBtf { functions, part: part.join(" or ") + unread(&self.btf.vmlinux) }
+            let mut part = Module::Vmlinux.name().to_owned();
+            if module != Module::Vmlinux {
+                part += &match own {
+                    Some(_) => format!(" or {}", module.name()),
+                    None => format!(" ({} has none here)", module.name()),
+                };
+            }
+            Missing::NotInBtf { functions, part: part + unread(&self.btf.vmlinux) }
         };
         Ok(Err(reason.unwrap_or_else(not_found)))
     }
@@ -321,52 +185,5 @@ fn unread(btf: &Btf) -> &'static str {
     match btf.unread() {
         Some(_) => " (read in part: it has kinds of types that this version does not know)",
         None => "",
-    }
-}
-
-impl Plan {
-    /// The hook of this name.
-    pub fn hook(&self, name: &str) -> Option<&Hook> {
-        self.hooks.iter().find(|hook| hook.name == name)
-    }
-
-    /// The hooks without which verdicts would be false, and that are missing.
-    pub fn missing_required(&self) -> impl Iterator<Item = &Hook> {
-        self.hooks.iter().filter(|hook| hook.need == Need::Required && hook.bound().is_none())
-    }
-}
-
-impl Hook {
-    /// How it is attached, if it can be.
-    pub fn bound(&self) -> Option<&Bound> {
-        match &self.state {
-            State::Bound(bound) => Some(bound),
-            State::Missing { .. } => None,
-        }
-    }
-}
-
-impl fmt::Display for Bound {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}:{} {}", self.binding.name(), self.module.name(), self.function, self.shape)
-    }
-}
-
-/// One line for each hook, then one for each offset.
-impl fmt::Display for Plan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for hook in &self.hooks {
-            match &hook.state {
-                State::Bound(bound) => writeln!(f, "{:<29} {bound}", hook.name)?,
-                State::Missing { reason } => writeln!(f, "{:<29} missing: {reason}", hook.name)?,
-            }
-        }
-        for (name, value) in self.offsets.list() {
-            match value {
-                Some(value) => writeln!(f, "{name:<29} {value}")?,
-                None => writeln!(f, "{name:<29} none")?,
-            }
-        }
-        Ok(())
     }
 }

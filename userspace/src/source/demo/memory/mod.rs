@@ -9,6 +9,13 @@
 //! NUMA balancing leave shared file mappings alone. Pages of a memfd are locked, which excludes swap, but compaction
 //! may still move them (`vm.compact_unevictable_allowed`). So every frame is looked at again before it is lent and
 //! before it is freed, and [`MemoryError::Moved`] says when it is another.
+//!
+//! A page that came in is for a while in a batch of the CPU that brought it in, on its way to the LRU lists, and the
+//! batch holds a reference. Freeing it drains the batch of the CPU that frees (`__folio_batch_release`, mm/swap.c)
+//! and no other. So that a free is a free at once, a thread stays on one CPU: [`Pinned`].
+
+mod host;
+mod pinned;
 
 use std::fs::File;
 use std::io;
@@ -17,6 +24,9 @@ use std::os::unix::fs::FileExt;
 
 use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, ftruncate, memfd_create};
 use rustix::mm::{Advice, MapFlags, MlockFlags, ProtFlags};
+
+pub use host::{HostPage, HostPages};
+pub use pinned::Pinned;
 
 /// Size of a page, in bytes: the one that the S-EPT's lowest level maps.
 pub const PAGE_SIZE: usize = 4096;
@@ -117,6 +127,19 @@ impl Memory {
                 .map_err(failed("mlock2 (CAP_IPC_LOCK or a higher RLIMIT_MEMLOCK is needed)"))?;
         }
         Ok(memory)
+    }
+
+    /// Brings in one page after another until one is in this frame, which somebody must have freed: the kernel gives
+    /// the frame first that was freed last, to who asks on the same CPU for the same kind of memory. Returns the
+    /// page; none if someone else was given the frame. (Make the memory before the frame is freed: that takes
+    /// frames too.)
+    pub fn hunt(&self, pfn: u64) -> Result<Option<usize>, MemoryError> {
+        for page in 0..self.pages {
+            if self.touch(page)? == pfn {
+                return Ok(Some(page));
+            }
+        }
+        Ok(None)
     }
 
     /// What the pages come from.
@@ -226,60 +249,13 @@ fn owned(fd: libc::c_int) -> Option<OwnedFd> {
     (fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// One page of the host, present and in a known frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct HostPage {
-    index: usize,
-    /// Its frame.
-    pub pfn: u64,
-}
-
-/// Single pages of the host: what KVM gets from its allocator for control pages and S-EPT pages.
-#[derive(Debug)]
-pub struct HostPages {
-    memory: Memory,
-    unused: Vec<usize>,
-}
-
-impl HostPages {
-    /// Room for this many pages.
-    pub fn new(pages: usize) -> Result<Self, MemoryError> {
-        Ok(Self { memory: Memory::new(pages)?, unused: (0..pages).rev().collect() })
-    }
-
-    /// A new page.
-    pub fn get(&mut self) -> Result<HostPage, MemoryError> {
-        let index = self.unused.pop().ok_or(MemoryError::Full(self.memory.pages()))?;
-        match self.memory.touch(index) {
-            Ok(pfn) => Ok(HostPage { index, pfn }),
-            Err(error) => {
-                self.unused.push(index);
-                Err(error)
-            }
-        }
-    }
-
-    /// Checks that the page is still in its frame.
-    pub fn verify(&self, page: HostPage) -> Result<(), MemoryError> {
-        self.memory.verify(page.index, page.pfn)
-    }
-
-    /// Frees a page: exactly its frame goes back to the page allocator before this returns.
-    pub fn free(&mut self, page: HostPage) -> Result<(), MemoryError> {
-        self.verify(page)?;
-        self.memory.punch(page.index, 1)?;
-        self.unused.push(page.index);
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test ends there")]
 mod tests {
     use super::*;
 
     /// Frame numbers need a capability: tests that use them are skipped without it, and say so.
-    fn skipped() -> bool {
+    pub(super) fn skipped() -> bool {
         let hidden = matches!(Memory::memfd(1).unwrap().touch(0), Err(MemoryError::FramesHidden));
         if hidden {
             eprintln!("skipped: frame numbers need CAP_SYS_ADMIN");
@@ -321,17 +297,19 @@ mod tests {
     }
 
     #[test]
-    fn host_pages_are_single_and_run_out_with_an_error() {
+    fn a_freed_frame_is_found_again() {
         if skipped() {
             return;
         }
-        let mut pages = HostPages::new(2).unwrap();
-        let (first, second) = (pages.get().unwrap(), pages.get().unwrap());
-        assert_ne!(first.pfn, second.pfn);
-        assert!(matches!(pages.get(), Err(MemoryError::Full(2))));
-        pages.free(first).unwrap();
-        assert!(matches!(pages.free(first), Err(MemoryError::Moved { .. })));
-        pages.verify(second).unwrap();
-        assert!(pages.get().is_ok());
+        let pinned = Pinned::here().unwrap();
+        // Anyone on this CPU may get the frame first: then again.
+        let found = (0..20).any(|_| {
+            let (memory, hunter) = (Memory::new(4).unwrap(), Memory::new(64).unwrap());
+            let pfn = memory.touch(1).unwrap();
+            memory.punch(1, 1).unwrap();
+            hunter.hunt(pfn).unwrap().is_some_and(|page| hunter.frame(page).unwrap() == Some(pfn))
+        });
+        assert!(found);
+        drop(pinned);
     }
 }
