@@ -2,6 +2,8 @@
 //!
 //! A test that cannot run where it is says so with [`skip!`], never by passing in silence.
 
+pub mod support;
+
 use std::fmt::Display;
 use std::io::Write as _;
 
