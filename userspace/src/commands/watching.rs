@@ -14,14 +14,14 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
 };
 
-use crate::source::open::Options;
+use crate::{hooks::load::CHUNK_BYTES, source::open::Options};
 
 /// Flags of the commands that load programs.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Watching {
-    /// Most memory that the ledger may take, in MiB. Without it: what all of this host's memory would need, at most
-    /// 0.2 % of it; it is taken as pages are lent.
-    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=1 << 24))]
+    /// Most memory that the ledger may take: bytes, or with K, M or G, as in 16M; 4K or more. Without it: what all of
+    /// this host's memory would need, at most 0.2 % of it; it is taken as pages are lent.
+    #[arg(long, value_name = "SIZE", value_parser = ledger_limit)]
     pub ledger_limit: Option<u64>,
     /// Log what the programs in the kernel do, on standard error.
     #[arg(long, value_name = "LEVEL")]
@@ -50,6 +50,21 @@ fn ring_bytes(text: &str) -> Result<u32, String> {
     }
 }
 
+fn ledger_limit(text: &str) -> Result<u64, String> {
+    let wrong = || "not a size of 4K or more: bytes, or with K, M or G, as in 16M".to_owned();
+    let digits = text.trim_end_matches(['K', 'M', 'G']);
+    let shift = match &text[digits.len()..] {
+        "" => 0,
+        "K" => 10,
+        "M" => 20,
+        "G" => 30,
+        _ => return Err(wrong()),
+    };
+    let bytes = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift));
+    // Less has no room for a single frame.
+    bytes.filter(|bytes| *bytes >= CHUNK_BYTES).ok_or_else(wrong)
+}
+
 impl Watching {
     /// The same for the library.
     pub fn options(&self) -> Options {
@@ -60,7 +75,7 @@ impl Watching {
             rings.pages = bytes;
         }
         Options {
-            ledger_limit: self.ledger_limit.map(|mib| mib << 20),
+            ledger_limit: self.ledger_limit,
             rings,
             log_level: self.bpf_log.map_or(0, |level| level as u8),
         }
@@ -147,6 +162,23 @@ impl Interrupts {
         tokio::select! {
             _ = self.int.recv() => {}
             _ = self.term.recv() => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ledger_limit;
+
+    #[test]
+    fn a_size_has_a_unit_or_is_in_bytes() {
+        for (text, bytes) in [("4096", 4096), ("4K", 4096), ("16M", 16 << 20), ("2G", 2 << 30)] {
+            assert_eq!(ledger_limit(text), Ok(bytes));
+        }
+        for text in
+            ["", "M", "4095", "0", "3K", "1k", "1.5M", "16MB", "4KK", "-4K", "99999999999G", "\u{e9}K"]
+        {
+            assert!(ledger_limit(text).is_err(), "{text}");
         }
     }
 }
