@@ -160,7 +160,8 @@ fn failed(zap: &Zap) -> Option<Failed> {
     })
 }
 
-fn hook(number: u8) -> &'static str {
+/// Name of what saw something, by its number on the wire.
+pub(crate) fn hook(number: u8) -> &'static str {
     match number {
         n if n == Hook::PageFree as u8 => "mm_page_free",
         n if n == Hook::PageFreeBatched as u8 => "mm_page_free_batched",

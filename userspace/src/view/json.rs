@@ -4,7 +4,10 @@ use septwatch_common::{Leaf, Level, Life, Status, Suspect, wire::TdLife, zap::PF
 use serde_json::{Value, json};
 
 use crate::{
-    model::{text, verdict::Verdict},
+    model::{
+        text,
+        verdict::{Verdict, hook},
+    },
     source::event::Event,
 };
 
@@ -25,6 +28,12 @@ fn life(event: &TdLife) -> Value {
     })
 }
 
+/// Whether a SEAMCALL is about a place in the guest's memory.
+fn names_gpa(leaf: Leaf) -> bool {
+    use Leaf::{MemPageAdd, MemPageAug, MemPageRemove, MemRangeBlock, MemSeptAdd};
+    matches!(leaf, MemPageAdd | MemPageAug | MemPageRemove | MemRangeBlock | MemSeptAdd)
+}
+
 /// One event. `verdict` is that of a violation.
 pub fn event(event: &Event, verdict: Option<&Verdict>) -> Value {
     match (event, verdict) {
@@ -34,15 +43,19 @@ pub fn event(event: &Event, verdict: Option<&Verdict>) -> Value {
             let call = &event.call;
             let leaf = Leaf::from_number(u64::from(call.leaf));
             let known = |frame| (frame != PFN_UNKNOWN).then_some(frame);
+            // All that TDH.VP.ADDCX names of the TD is the vCPU.
+            let of_vcpu = leaf == Some(Leaf::VpAddcx);
+            let about_gpa = leaf.is_some_and(names_gpa);
             json!({
                 "type": "seamcall",
                 "time_ns": call.header.time_ns,
                 "cpu": call.header.cpu,
                 "leaf": leaf.map(Leaf::name),
-                "tdr_pfn": known(call.tdr),
+                "tdr_pfn": known(call.tdr).filter(|_| !of_vcpu),
+                "tdvpr_pfn": known(call.tdr).filter(|_| of_vcpu),
                 "pfn": known(call.pfn),
-                "gfn": call.gfn,
-                "level": Level::from_tdx(u64::from(call.level)).map(Level::name),
+                "gfn": about_gpa.then_some(call.gfn),
+                "level": Level::from_tdx(u64::from(call.level)).filter(|_| about_gpa).map(Level::name),
                 "status": format!("{:#x}", event.status),
                 "status_name": Status(event.status).name(),
                 "ext_err1": format!("{:#x}", event.ext_err1),
@@ -56,7 +69,7 @@ pub fn event(event: &Event, verdict: Option<&Verdict>) -> Value {
             "time_ns": event.header.time_ns,
             "cpu": event.header.cpu,
             "pfn": event.pfn,
-            "hook": event.hook,
+            "hook": hook(event.hook),
             "pid": event.header.tgid,
             "tid": event.tid,
         }),
