@@ -138,6 +138,7 @@ impl Demo<'_> {
     fn one(&mut self, scenario: &'static Scenario, one_more: bool, out: &mut dyn Write) -> Result<bool> {
         let Self { args, config, session, runtime } = self;
         session.kernel().record_pages(scenario.every_call || args.all_events)?;
+        let before = session.standing()?.counters.violations;
         let mut show = Show::new(args.json, scenario);
         let said = Arc::new(Mutex::new(Vec::new()));
         let alert = Arc::new(AtomicBool::new(false));
@@ -151,9 +152,12 @@ impl Demo<'_> {
             runtime.block_on(watch(session, finished, &alert, &mut show))?
         };
         let Some(outcome) = outcome else { return Err(anyhow!(super::Interrupted)) };
-        let comparison = oracle::compare(&outcome.acted, show.verdicts());
         let ledger_agrees = agrees(&session.kernel().open_lines()?, &outcome.owned);
         let standing = session.standing()?;
+        // A tour is one observation: what came before is not this scenario's.
+        let mut counted = standing.counters.violations;
+        counted.iter_mut().zip(before).for_each(|(counted, before)| *counted -= before);
+        let comparison = oracle::compare(&outcome.acted, show.verdicts(), counted);
         let said = std::mem::take(&mut *said.lock().unwrap_or_else(PoisonError::into_inner));
         show.print(said, &comparison, &standing, ledger_agrees, out)?;
         Ok(comparison.is_equal() && ledger_agrees && is_accounted_for(&standing))

@@ -42,6 +42,8 @@ pub struct Row {
     pub expected: u64,
     /// How many septwatch found.
     pub found: u64,
+    /// How many the programs in the kernel counted, whether or not their records arrived.
+    pub counted: u64,
     /// Found of them that are what the host made of a frame that was freed too early: who is given it, and when, is
     /// not the demo's to say.
     pub consequences: u64,
@@ -62,6 +64,11 @@ impl Comparison {
     /// Whether everything that was caused was found, and nothing else.
     pub fn is_equal(&self) -> bool {
         self.missing.is_empty() && self.unexpected.is_empty()
+    }
+
+    /// Violations whose records did not arrive.
+    pub fn lost(&self) -> u64 {
+        self.rows.iter().map(|row| row.counted.saturating_sub(row.found)).sum()
     }
 }
 
@@ -106,8 +113,8 @@ fn expected(truth: &Truth) -> Option<Key> {
     }
 }
 
-/// Holds the verdicts against what the demo caused.
-pub fn compare(acted: &Acted, verdicts: &[Verdict]) -> Comparison {
+/// Holds the verdicts against what the demo caused. `counted` is what the kernel side counted, by number.
+pub fn compare(acted: &Acted, verdicts: &[Verdict], counted: [u64; Violation::ALL.len()]) -> Comparison {
     let mut open: BTreeMap<Key, u64> = BTreeMap::new();
     let mut rows: BTreeMap<Violation, Row> = BTreeMap::new();
     fn row(rows: &mut BTreeMap<Violation, Row>, violation: Violation) -> &mut Row {
@@ -115,6 +122,7 @@ pub fn compare(acted: &Acted, verdicts: &[Verdict]) -> Comparison {
             violation: violation.name(),
             expected: 0,
             found: 0,
+            counted: 0,
             consequences: 0,
         })
     }
@@ -154,6 +162,9 @@ pub fn compare(acted: &Acted, verdicts: &[Verdict]) -> Comparison {
             Some(count) if *count > 0 => *count -= 1,
             _ => unexpected.push(key),
         }
+    }
+    for (violation, counted) in Violation::ALL.into_iter().zip(counted).filter(|(_, counted)| *counted != 0) {
+        row(&mut rows, violation).counted = counted;
     }
     let mut missing: Vec<_> =
         open.into_iter().flat_map(|(key, count)| std::iter::repeat_n(key, count as usize)).collect();

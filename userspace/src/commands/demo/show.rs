@@ -106,6 +106,13 @@ impl Show {
         table(comparison, out)?;
         let same = if ledger_agrees { "agree" } else { "DIFFER" };
         writeln!(out, "   ledger and module {same} on who owns which frame at the end")?;
+        match standing.counters.outside {
+            0 => {}
+            outside => writeln!(
+                out,
+                "   {outside} times a frame found no room in the ledger: what becomes of it is not seen"
+            )?,
+        }
         for (what, balance) in [("vital", standing.vital), ("page", standing.pages)] {
             writeln!(
                 out,
@@ -203,6 +210,13 @@ fn table(comparison: &Comparison, out: &mut dyn Write) -> io::Result<()> {
     };
     list(out, "not found", &comparison.missing)?;
     list(out, "not caused", &comparison.unexpected)?;
+    match comparison.lost() {
+        0 => {}
+        lost => writeln!(
+            out,
+            "   {lost} violations were lost on the way, as the ring buffer was full; the kernel side counted them"
+        )?,
+    }
     let verdict = if comparison.is_equal() { "expected = found" } else { "expected and found DIFFER" };
     writeln!(out, "   {verdict}")
 }
