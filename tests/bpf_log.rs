@@ -23,7 +23,8 @@ fn programs(septwatch: &std::path::Path, more: &[&str]) -> Vec<(String, u32)> {
 #[test]
 fn debug_prints_what_the_programs_do() {
     let septwatch = septwatch!();
-    let done = Run::new(&septwatch, &["demo", "freed-while-mapped", "--json", "--bpf-log", "debug"]).finish_in_turn();
+    let done = Run::new(&septwatch, &["demo", "freed-while-mapped", "--json", "--bpf-log", "debug"])
+        .finish_in_turn();
     let done = done.exits(0);
     scenario(&done).is_as_expected();
     assert!(done.stderr.lines().count() > 10, "{done}");
@@ -36,7 +37,8 @@ fn debug_prints_what_the_programs_do() {
 #[test]
 fn a_level_above_prints_less() {
     let septwatch = septwatch!();
-    let done = Run::new(&septwatch, &["demo", "clean", "--json", "--bpf-log", "error"]).finish_in_turn().exits(0);
+    let done =
+        Run::new(&septwatch, &["demo", "clean", "--json", "--bpf-log", "error"]).finish_in_turn().exits(0);
     assert_eq!(done.stderr, "", "nothing went wrong: {done}");
 }
 
@@ -59,7 +61,8 @@ fn without_it_logging_is_not_in_the_programs() {
     let on = programs(&septwatch, &["--bpf-log", "debug"]);
     let names = |sizes: &[(String, u32)]| sizes.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
     assert_eq!(names(&off), names(&on));
-    let smaller: Vec<_> = off.iter().zip(&on).filter(|((_, off), (_, on))| off < on).map(|((name, _), _)| name).collect();
+    let smaller: Vec<_> =
+        off.iter().zip(&on).filter(|((_, off), (_, on))| off < on).map(|((name, _), _)| name).collect();
     assert!(off.iter().zip(&on).all(|((_, off), (_, on))| off <= on), "{off:?}\n{on:?}");
     for name in ["mm_page_free", "ret_mem_page_au"] {
         assert!(smaller.iter().any(|smaller| *smaller == name), "{name}: {off:?}\n{on:?}");

@@ -136,7 +136,8 @@ fn the_window_is_the_time_from_release_to_reuse() {
             .of("violation")
             .filter(|freed| freed["violation"] == "freed-while-blocked" && freed["pfn"] == reused["pfn"])
             .map(|freed| number(freed, "time_ns"))
-            .rfind(|released| *released <= number(reused, "time_ns"))
+            .filter(|released| *released <= number(reused, "time_ns"))
+            .last()
             .unwrap_or_else(|| panic!("reused without a release: {reused}"));
         assert_eq!(released + number(reused, "window_ns"), number(reused, "time_ns"), "{reused}");
         own += u64::from(reused["comm"] == septwatch_tests::support::process::ACTOR);
@@ -180,7 +181,9 @@ fn what_was_not_announced_is_a_difference() {
         let result = scenario(&done).result;
         assert_eq!(result["equal"], false, "{done}");
         assert_eq!(result["missing"].as_array().map(Vec::len), Some(0), "{done}");
-        let [unexpected] = result["unexpected"].as_array().map_or(&[][..], Vec::as_slice) else { panic!("{done}") };
+        let [unexpected] = result["unexpected"].as_array().map_or(&[][..], Vec::as_slice) else {
+            panic!("{done}")
+        };
         assert_eq!(unexpected["violation"], "freed-while-mapped", "{done}");
         let (pfn, gfn) = (number(unexpected, "pfn"), number(unexpected, "gfn"));
 

@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeSet, path::Path};
 
-use serde_json::Value;
 use septwatch_tests::{
     septwatch, skip,
     support::{
@@ -11,6 +10,7 @@ use septwatch_tests::{
         process::Run,
     },
 };
+use serde_json::Value;
 
 /// The clock of tracefs shows microseconds, rounded down.
 const MICROSECOND: u64 = 1000;
@@ -41,7 +41,8 @@ fn lent(scenario: &Scenario) -> Vec<(u64, u64)> {
 
 /// The frames of `lent` that a thread gave to the allocator in an interval.
 fn given_back(freed: &[Freed], lent: &[(u64, u64)], tid: u64, from: u64, to: u64) -> BTreeSet<u64> {
-    let freed: Vec<_> = freed.iter().filter(|freed| freed.tid == tid && (from..=to).contains(&freed.time_ns)).collect();
+    let freed: Vec<_> =
+        freed.iter().filter(|freed| freed.tid == tid && (from..=to).contains(&freed.time_ns)).collect();
     let back = |(pfn, at): &&(u64, u64)| {
         freed.iter().any(|freed| freed.has(*pfn) && freed.time_ns + MICROSECOND > *at)
     };
@@ -64,7 +65,8 @@ fn exactly_the_frames_of_the_verdicts_were_freed_early() {
                 Ok(acted) => acted,
                 Err(why) => skip!("{why}"),
             };
-            let verdict = scenario.of("violation").find(is_release).unwrap_or_else(|| panic!("{scenario:#?}"));
+            let verdict =
+                scenario.of("violation").find(is_release).unwrap_or_else(|| panic!("{scenario:#?}"));
             let (from, to) = (scenario.said(before), scenario.said(after));
             assert!((from..=to).contains(&number(verdict, "time_ns")), "{verdict}");
             let lent = lent(&scenario);
@@ -101,7 +103,8 @@ fn every_verdict_of_a_storm_has_its_free() {
     let mut releases = 0;
     for verdict in scenario.of("violation").filter(is_release) {
         releases += 1;
-        let (pfn, tid, time_ns) = (number(verdict, "pfn"), number(verdict, "tid"), number(verdict, "time_ns"));
+        let (pfn, tid, time_ns) =
+            (number(verdict, "pfn"), number(verdict, "tid"), number(verdict, "time_ns"));
         // The same frame comes and goes in a storm: the free that is nearest in time. The two look at the same
         // moment, one after the other.
         let nearest = freed

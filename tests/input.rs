@@ -33,8 +33,14 @@ fn a_wrong_command_line_is_named_with_what_would_be_right() {
         (&["demo", "--shape", "6.0"], &["'6.0'", "--shape", "7.1, 7.3"]),
         (&["demo", "--no-such-flag"], &["--no-such-flag", "--help"]),
         (&["demo", "--list", "clean"], &["--list", "[SCENARIO]"]),
-        (&["demo", "--ring-bytes", "5000"], &["'5000'", "--ring-bytes <BYTES>", "power of two from 4096 to 1073741824"]),
-        (&["demo", "--ring-bytes", "2048"], &["'2048'", "--ring-bytes <BYTES>", "power of two from 4096 to 1073741824"]),
+        (
+            &["demo", "--ring-bytes", "5000"],
+            &["'5000'", "--ring-bytes <BYTES>", "power of two from 4096 to 1073741824"],
+        ),
+        (
+            &["demo", "--ring-bytes", "2048"],
+            &["'2048'", "--ring-bytes <BYTES>", "power of two from 4096 to 1073741824"],
+        ),
         (&["demo", "--ring-bytes", "many"], &["'many'", "--ring-bytes <BYTES>", "4096"]),
         (&["watch", "--ring-bytes", "0"], &["'0'", "--ring-bytes <BYTES>", "4096"]),
         (&["demo", "--ledger-limit", "0"], &["'0'", "--ledger-limit <SIZE>", "4K"]),
@@ -62,7 +68,10 @@ fn help_is_there_for_everything() {
         for flag in ["--help", "-h"] {
             let arguments: Vec<_> = [command, flag].into_iter().filter(|word| !word.is_empty()).collect();
             let done = Run::new(&binary, &arguments).finish().exits(0);
-            assert!(done.stdout.contains(&format!("Usage: septwatch {command}").trim_end().to_owned()), "{done}");
+            assert!(
+                done.stdout.contains(&format!("Usage: septwatch {command}").trim_end().to_owned()),
+                "{done}"
+            );
             assert_eq!(done.stderr, "", "{done}");
         }
     }

@@ -63,7 +63,11 @@ fn lost_violations_are_counted_in_the_kernel_and_named_as_lost() {
         let count = |column| storm.column(column).values().sum::<u64>();
         assert_eq!(count("expected"), 100, "{done}");
         assert!(count("found") < 100, "{done}");
-        assert_eq!(storm.result["missing"].as_array().map(Vec::len), Some(100 - count("found") as usize), "{done}");
+        assert_eq!(
+            storm.result["missing"].as_array().map(Vec::len),
+            Some(100 - count("found") as usize),
+            "{done}"
+        );
         // Nobody reads, and so nobody has allocations watched: no frame is seen to come back.
         assert_eq!(storm.column("counted"), storm.column("expected"), "{done}");
     }

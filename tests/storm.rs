@@ -34,11 +34,14 @@ fn is_a_storm(scenario: &Scenario) -> Kinds {
     let expected = scenario.column("expected");
     assert_eq!(expected.values().sum::<u64>(), FAULTS, "{}", scenario.result);
     assert_eq!(expected.len(), 8, "every kind that a storm can cause: {}", scenario.result);
-    let done = scenario.of("step").filter_map(|step| step["text"].as_str()).find(|text| text.starts_with("Done: "));
-    let [mapped, zapped, freed, _] = numbers(done.unwrap_or("")).try_into().unwrap_or_else(|_| panic!("{done:?}"));
+    let done =
+        scenario.of("step").filter_map(|step| step["text"].as_str()).find(|text| text.starts_with("Done: "));
+    let [mapped, zapped, freed, _] =
+        numbers(done.unwrap_or("")).try_into().unwrap_or_else(|_| panic!("{done:?}"));
     assert!(mapped + zapped + freed >= OPERATIONS, "{done:?}");
     // Both ways that a page is freed too early: after a zap that failed, and without.
-    let after = scenario.of("violation").filter(|violation| !violation["since_failed_zap_ns"].is_null()).count();
+    let after =
+        scenario.of("violation").filter(|violation| !violation["since_failed_zap_ns"].is_null()).count();
     assert!(after > 0 && after < scenario.of("violation").count());
     expected
 }
@@ -64,7 +67,8 @@ fn all_faults_of_three_storms_are_found_and_no_other() {
 #[test]
 fn a_storm_can_be_recorded_call_by_call() {
     let septwatch = septwatch!();
-    let scenario = storm(&septwatch, &["--all-events", "--seed", "7", "--shape", "7.1", "--ring-bytes", "67108864"]);
+    let scenario =
+        storm(&septwatch, &["--all-events", "--seed", "7", "--shape", "7.1", "--ring-bytes", "67108864"]);
     is_a_storm(&scenario);
     // Every page mapped, and every zap's four steps, is a call.
     assert!(number(&scenario.result["page_records"], "received") > OPERATIONS, "{}", scenario.result);

@@ -8,7 +8,11 @@ pub mod output;
 pub mod process;
 pub mod stopped;
 
-use std::{env, path::{Path, PathBuf}, sync::OnceLock};
+use std::{
+    env,
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
 
 use process::Run;
 
@@ -42,7 +46,11 @@ pub fn binary() -> Result<PathBuf, String> {
 /// Asks doctor, whose word on the demo is thereby held against what the demo does.
 fn demo_can_run(path: &Path) -> Result<(), String> {
     let report = Run::new(path, &["doctor", "--json"]).finish().json_line();
-    if report["demo"] == "works" { Ok(()) } else { Err(format!("doctor says of the demo: {}", report["demo"])) }
+    if report["demo"] == "works" {
+        Ok(())
+    } else {
+        Err(format!("doctor says of the demo: {}", report["demo"]))
+    }
 }
 
 /// The binary under test as [`septwatch`](fn@support::septwatch) gives it; ends the test as skipped where it cannot run.

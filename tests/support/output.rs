@@ -56,7 +56,8 @@ impl Scenario {
     /// When something was said that contains these words, in ns of CLOCK_MONOTONIC.
     #[track_caller]
     pub fn said(&self, words: &str) -> u64 {
-        let step = self.of("step").find(|step| step["text"].as_str().is_some_and(|text| text.contains(words)));
+        let step =
+            self.of("step").find(|step| step["text"].as_str().is_some_and(|text| text.contains(words)));
         number(step.unwrap_or_else(|| panic!("nothing said {words:?}: {:#?}", self.lines)), "time_ns")
     }
 
@@ -134,10 +135,15 @@ pub fn is_a_violation(violation: &Value) {
     if released || reused {
         assert!(text("comm").len() < 16, "{violation}");
         assert!(number(violation, "pfn") > 0, "{violation}");
-        let hooks: &[&str] = if released { &["mm_page_free", "mm_page_free_batched"] } else { &["mm_page_alloc"] };
+        let hooks: &[&str] =
+            if released { &["mm_page_free", "mm_page_free_batched"] } else { &["mm_page_alloc"] };
         assert!(hooks.contains(&&*text("hook")), "{violation}");
         let failed = !null("failed_leaf");
-        assert_eq!(null("since_failed_zap_ns"), !failed, "null without a failed zap, and only then: {violation}");
+        assert_eq!(
+            null("since_failed_zap_ns"),
+            !failed,
+            "null without a failed zap, and only then: {violation}"
+        );
         assert_eq!(null("failed_status"), !failed, "{violation}");
         if failed {
             let (since, at) = (number(violation, "since_failed_zap_ns"), number(violation, "failed_ns"));
@@ -146,7 +152,8 @@ pub fn is_a_violation(violation: &Value) {
         let stack = violation["kernel_stack"].as_array().expect("a stack");
         assert!(!stack.is_empty(), "nobody is seen to have released it: {violation}");
         for address in stack {
-            let address = address.as_str().and_then(|text| u64::from_str_radix(text.strip_prefix("0x")?, 16).ok());
+            let address =
+                address.as_str().and_then(|text| u64::from_str_radix(text.strip_prefix("0x")?, 16).ok());
             assert!(address.is_some_and(|address| address >= 0xffff_8000_0000_0000), "{violation}");
         }
     } else {
@@ -160,7 +167,12 @@ pub fn is_a_violation(violation: &Value) {
     assert!(!about_failure || !null("failed_leaf") && !null("failed_status_name"), "{violation}");
     let about_leaf = matches!(
         &*name,
-        "freed-while-mapped" | "freed-while-blocked" | "freed-unflushed" | "zap-failed" | "map-failed" | "double-map"
+        "freed-while-mapped"
+            | "freed-while-blocked"
+            | "freed-unflushed"
+            | "zap-failed"
+            | "map-failed"
+            | "double-map"
     );
     assert!(!about_leaf || number(violation, "gfn") > 0, "{violation}");
 }

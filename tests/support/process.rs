@@ -125,7 +125,8 @@ impl Running {
 
     /// Waits until the thread that acts a scenario out runs; false if the process ended before.
     pub fn acts(&mut self) -> bool {
-        self.until("it acts", |pid| threads(pid).iter().any(|(_, name)| name == ACTOR).then_some(())).is_some()
+        self.until("it acts", |pid| threads(pid).iter().any(|(_, name)| name == ACTOR).then_some(()))
+            .is_some()
     }
 
     fn ended(&mut self) -> Option<ExitStatus> {
@@ -249,4 +250,3 @@ impl Done {
         line
     }
 }
-
