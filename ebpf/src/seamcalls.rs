@@ -242,6 +242,7 @@ seamcalls! {
     MngCreate, tdh_mng_create, ret_mng_create, kret_mng_create;
     MngAddcx, tdh_mng_addcx, ret_mng_addcx, kret_mng_addcx;
     MngInit, tdh_mng_init, ret_mng_init, kret_mng_init;
+    MngVpflushdone, tdh_mng_vpflushdone, ret_mng_vpflushdone, kret_mng_vpflushdone;
     MngKeyFreeid, tdh_mng_key_freeid, ret_mng_key_freeid, kret_mng_key_freeid;
     VpCreate, tdh_vp_create, ret_vp_create, kret_vp_create;
     VpAddcx, tdh_vp_addcx, ret_vp_addcx, kret_vp_addcx;

@@ -65,6 +65,7 @@ pub const fn function(leaf: Leaf) -> Option<&'static str> {
         Leaf::MngCreate => "tdh_mng_create",
         Leaf::MngAddcx => "tdh_mng_addcx",
         Leaf::MngInit => "tdh_mng_init",
+        Leaf::MngVpflushdone => "tdh_mng_vpflushdone",
         Leaf::MngKeyFreeid => "tdh_mng_key_freeid",
         Leaf::VpCreate => "tdh_vp_create",
         Leaf::VpAddcx => "tdh_vp_addcx",

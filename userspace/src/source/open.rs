@@ -68,7 +68,8 @@ pub enum OpenError {
     #[error(transparent)]
     Calibrate(#[from] CalibrateError),
     /// Hooks without which verdicts would be false.
-    #[error("{} of {} hooks that every verdict needs cannot be attached: {}", .missing.len(), .of, .missing.join("; "))]
+    #[error("{} of {} hooks that every verdict needs cannot be attached: {}. \
+         `septwatch doctor` says what this host has and what would help; `septwatch demo` needs no TDX", .missing.len(), .of, .missing.join("; "))]
     Hooks {
         /// Name and reason of each.
         missing: Vec<String>,
