@@ -87,7 +87,7 @@ fn nobody_reads_the_output_and_nothing_panics() {
         &["demo", "--help"],
         &["demo", "--list"],
         &["demo", "clean"],
-        &["demo", "storm", "--json"],
+        &["demo", "zap-failed", "--json"],
         &["doctor"],
         &["doctor", "--json"],
         &["explain", "--help"],
@@ -108,7 +108,7 @@ fn nobody_reads_the_output_and_nothing_panics() {
 #[test]
 fn one_line_can_be_read_and_the_rest_not() {
     let septwatch = septwatch!();
-    let mut run = Run::new(&septwatch, &["demo", "storm", "--json"]);
+    let mut run = Run::new(&septwatch, &["demo", "freed-while-mapped", "--json"]);
     let mut child = run.command().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
     BufReader::with_capacity(16, child.stdout.take().unwrap()).read_line(&mut line).unwrap();

@@ -17,21 +17,13 @@ fn the_second_is_told_who_is_first_and_the_first_goes_on() {
         assert_eq!(second.stdout, "", "{second}");
         second.says(&["another septwatch keeps the ledger", &holder, "stop it first"]);
     }
+    // What needs no ledger runs beside it.
+    let doctor = Run::new(&septwatch, &["doctor", "--json"]).finish();
+    assert_eq!(doctor.json_line()["demo"], "works", "{doctor}");
     assert_eq!(objects.left(), objects, "the second took something away from the first");
     let first = first.finish().exits(0);
     scenario(&first).is_as_expected();
     objects.must_go();
     // And the ledger is free.
     Run::new(&septwatch, &["demo", "clean"]).finish_in_turn().exits(0);
-}
-
-#[test]
-fn what_needs_no_ledger_runs_beside_it() {
-    let septwatch = septwatch!();
-    let first = Run::new(&septwatch, &["demo", "storm", "--seed", "7", "--json"]).start_acting();
-    let doctor = Run::new(&septwatch, &["doctor", "--json"]).finish();
-    assert!(matches!(doctor.code(), Some(0 | 3)), "{doctor}");
-    assert_eq!(doctor.json_line()["demo"], "works", "{doctor}");
-    Run::new(&septwatch, &["demo", "--list"]).finish().exits(0);
-    scenario(&first.finish().exits(0)).is_as_expected();
 }

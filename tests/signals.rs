@@ -7,6 +7,7 @@ use septwatch_tests::{
     septwatch,
     support::{
         bpf::Objects,
+        output::scenario,
         process::{Done, Run, Running},
     },
 };
@@ -32,28 +33,38 @@ fn ends(signal: Signal) -> Done {
     running.signal(signal);
     let done = running.finish();
     objects.must_go();
-    // At once: the lock went with the process.
-    Run::new(&septwatch, &["demo", "clean"]).finish_in_turn().exits(0);
     done
+}
+
+/// The lock went with the process.
+#[track_caller]
+fn the_next_one_works() {
+    let septwatch = septwatch!();
+    let done = Run::new(&septwatch, &["demo", "clean", "--json"]).finish_in_turn().exits(0);
+    scenario(&done).is_as_expected();
 }
 
 #[test]
 fn sigint_detaches_everything() {
     septwatch!();
     ends(Signal::INT).exits(130).says(&["interrupted; every program is detached"]);
+    the_next_one_works();
 }
 
 #[test]
 fn sigterm_detaches_everything() {
     septwatch!();
     ends(Signal::TERM).exits(130).says(&["interrupted; every program is detached"]);
+    the_next_one_works();
 }
 
 #[test]
 fn sigkill_leaves_nothing_behind() {
     septwatch!();
+    // Each storm is the next start after the one that was killed before it.
     for _ in 0..5 {
         let done = ends(Signal::KILL);
         assert_eq!(done.signal(), Some(Signal::KILL.as_raw()), "{done}");
     }
+    the_next_one_works();
 }

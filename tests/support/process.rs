@@ -152,7 +152,7 @@ impl Running {
             assert!(start.elapsed() < PATIENCE, "{}: does not end", self.command);
             thread::sleep(LOOK);
         };
-        let mut text = |pipe: Option<JoinHandle<String>>| {
+        let text = |pipe: Option<JoinHandle<String>>| {
             pipe.map(|pipe| pipe.join().expect("a pipe's reader does not panic")).unwrap_or_default()
         };
         let (stdout, stderr) = (text(self.stdout.take()), text(self.stderr.take()));
