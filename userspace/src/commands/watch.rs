@@ -31,11 +31,17 @@ pub struct Args {
     #[arg(long)]
     pub all_events: bool,
     /// Stop after this many seconds.
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
+    #[arg(long, value_name = "SECONDS", value_parser = duration)]
     pub duration: Option<u64>,
     /// What watches.
     #[command(flatten)]
     pub watching: Watching,
+}
+
+fn duration(text: &str) -> Result<u64, String> {
+    const YEAR: u64 = 365 * 24 * 60 * 60;
+    let seconds = text.parse().ok().filter(|seconds| (1..=YEAR).contains(seconds));
+    seconds.ok_or_else(|| format!("not a whole number of seconds from 1 to {YEAR}"))
 }
 
 /// Runs the command.

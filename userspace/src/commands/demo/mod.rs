@@ -54,7 +54,7 @@ pub struct Args {
     #[arg(long)]
     pub json: bool,
     /// Decides what a storm does; the same seed, the same storm.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = seed)]
     pub seed: u64,
     /// The kernel whose functions the demo's are like: their arguments differ.
     #[arg(long, value_enum, default_value = "7.3")]
@@ -79,6 +79,10 @@ pub enum Shape {
     /// Frame numbers, `enum pg_level`.
     #[value(name = "7.3")]
     V7_3,
+}
+
+fn seed(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| format!("not a whole number from 0 to {}", u64::MAX))
 }
 
 fn scenario_names() -> clap::builder::PossibleValuesParser {
