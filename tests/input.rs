@@ -28,7 +28,10 @@ fn a_wrong_command_line_is_named_with_what_would_be_right() {
     let binary = binary!();
     let cases: &[(&[&str], &[&str])] = &[
         (&["demo", "freed"], &["'freed'", "[SCENARIO]", "clean", "freed-while-mapped", "storm"]),
-        (&["demo", "storm", "--seed", "seven"], &["'seven'", "--seed <SEED>", "0 to 18446744073709551615"]),
+        (
+            &["demo", "storm", "--seed", "seven"],
+            &["'seven'", "--seed <SEED>", "from 0 to 18446744073709551615"],
+        ),
         (&["demo", "storm", "--seed", "-1"], &["-1"]),
         (&["demo", "--shape", "6.0"], &["'6.0'", "--shape", "7.1, 7.3"]),
         (&["demo", "--no-such-flag"], &["--no-such-flag", "--help"]),
@@ -47,7 +50,8 @@ fn a_wrong_command_line_is_named_with_what_would_be_right() {
         (&["demo", "--ledger-limit", "4095"], &["'4095'", "--ledger-limit <SIZE>", "4K"]),
         (&["watch", "--ledger-limit", "much"], &["'much'", "--ledger-limit <SIZE>", "16M"]),
         (&["demo", "--bpf-log", "loud"], &["'loud'", "--bpf-log <LEVEL>", "error, warn, info, debug, trace"]),
-        (&["watch", "--duration", "0"], &["'0'", "--duration <SECONDS>", "1"]),
+        (&["watch", "--duration", "0"], &["'0'", "--duration <SECONDS>", "from 1 to 31536000"]),
+        (&["watch", "--duration", "long"], &["'long'", "--duration <SECONDS>", "from 1 to 31536000"]),
         (&["watch", "clean"], &["'clean'"]),
         (&["wtach"], &["'wtach'", "watch"]),
         (&["doctor", "--btf", "/no/such/folder"], &["--btf", "/no/such/folder"]),

@@ -1,6 +1,6 @@
 //! Signals in the middle of a storm: nothing stays behind, however the process ends.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::process::Signal;
 use septwatch_tests::{
@@ -23,13 +23,15 @@ fn storm(septwatch: &Path) -> (Running, Objects) {
     (running, objects)
 }
 
+/// The binary, of which it is known that it can run.
+#[track_caller]
+fn binary() -> PathBuf {
+    septwatch_tests::support::septwatch().unwrap_or_else(|why| panic!("{why}"))
+}
+
 #[track_caller]
 fn ends(signal: Signal) -> Done {
-    let septwatch = match septwatch_tests::support::septwatch() {
-        Ok(septwatch) => septwatch,
-        Err(why) => unreachable!("asked before: {why}"),
-    };
-    let (running, objects) = storm(&septwatch);
+    let (running, objects) = storm(&binary());
     running.signal(signal);
     let done = running.finish();
     objects.must_go();
@@ -39,22 +41,18 @@ fn ends(signal: Signal) -> Done {
 /// The lock went with the process.
 #[track_caller]
 fn the_next_one_works() {
-    let septwatch = septwatch!();
+    let septwatch = binary();
     let done = Run::new(&septwatch, &["demo", "clean", "--json"]).finish_in_turn().exits(0);
     scenario(&done).is_as_expected();
 }
 
 #[test]
-fn sigint_detaches_everything() {
+fn sigint_and_sigterm_detach_everything() {
     septwatch!();
-    ends(Signal::INT).exits(130).says(&["interrupted; every program is detached"]);
-    the_next_one_works();
-}
-
-#[test]
-fn sigterm_detaches_everything() {
-    septwatch!();
-    ends(Signal::TERM).exits(130).says(&["interrupted; every program is detached"]);
+    // Each is the next start after the one before it.
+    for signal in [Signal::INT, Signal::TERM] {
+        ends(signal).exits(130).says(&["interrupted; every program is detached"]);
+    }
     the_next_one_works();
 }
 
