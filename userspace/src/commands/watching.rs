@@ -42,12 +42,9 @@ pub enum LogLevel {
 }
 
 fn ring_bytes(text: &str) -> Result<u32, String> {
-    let bytes: u32 = text.parse().map_err(|_| "not a number of bytes".to_owned())?;
-    if bytes.is_power_of_two() && (4096..=1 << 30).contains(&bytes) {
-        Ok(bytes)
-    } else {
-        Err("must be a power of two from 4096 to 1073741824".to_owned())
-    }
+    let fits = |bytes: &u32| bytes.is_power_of_two() && (4096..=1 << 30).contains(bytes);
+    let bytes = text.parse().ok().filter(fits);
+    bytes.ok_or_else(|| "not a power of two from 4096 to 1073741824".to_owned())
 }
 
 fn ledger_limit(text: &str) -> Result<u64, String> {
