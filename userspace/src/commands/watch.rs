@@ -54,7 +54,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let start = Instant::now();
     let (mut kernel, plan) = open::live(&args.watching.options())?;
-    args.watching.logger(kernel.ebpf(), runtime.handle())?;
+    let _rest_of_log = args.watching.logger(kernel.ebpf(), runtime.handle())?;
     kernel.record_pages(args.all_events)?;
     let mut session = Session::new(kernel);
     let bound = plan.hooks.iter().filter(|hook| hook.bound().is_some()).count();

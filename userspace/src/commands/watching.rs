@@ -3,6 +3,7 @@
 use std::{
     io,
     os::fd::{AsFd as _, OwnedFd},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use anyhow::{Context as _, Result};
@@ -78,22 +79,37 @@ impl Watching {
         }
     }
 
-    /// Shows the log of the programs, if it was asked for, while the runtime runs.
-    pub fn logger(&self, ebpf: &mut Ebpf, runtime: &Handle) -> Result<()> {
-        let Some(level) = self.bpf_log else { return Ok(()) };
+    /// Shows the log of the programs, if it was asked for: while the runtime runs, and the rest of it when what this
+    /// returns is dropped.
+    pub fn logger(&self, ebpf: &mut Ebpf, runtime: &Handle) -> Result<Option<RestOfLog>> {
+        let Some(level) = self.bpf_log else { return Ok(None) };
         StderrLog::install(level)?;
         let logger = EbpfLogger::init(ebpf).context("the log of the programs in the kernel")?;
         let _entered = runtime.enter();
         let readiness = readiness(logger.as_fd().try_clone_to_owned()?)?;
+        let rest = RestOfLog(Arc::new(Mutex::new(logger)));
+        let logger = Arc::clone(&rest.0);
         runtime.spawn(async move {
-            let mut logger = logger;
             while let Ok(mut ready) = readiness.readable().await {
                 ready.clear_ready();
-                logger.flush();
+                flush(&logger);
             }
         });
-        Ok(())
+        Ok(Some(rest))
     }
+}
+
+/// The log of the programs. Dropping it shows what has not been shown: to be done after the programs are detached.
+pub struct RestOfLog(Arc<Mutex<EbpfLogger<&'static dyn log::Log>>>);
+
+impl Drop for RestOfLog {
+    fn drop(&mut self) {
+        flush(&self.0);
+    }
+}
+
+fn flush(logger: &Mutex<EbpfLogger<&'static dyn log::Log>>) {
+    logger.lock().unwrap_or_else(PoisonError::into_inner).flush();
 }
 
 /// Tells when a ring can be read.
