@@ -108,11 +108,10 @@ pub trait Store {
 
     /// Whether this kernel is exempt as told at [`TdNow::premap_exempt`].
     fn premap_exempt(&self) -> bool;
-    /// Index of the TD with this TDR. One that is not known began before septwatch: it is entered as
-    /// [`Suspect::LATE`].
+    /// Index of the TD with this TDR, where it is known.
     fn td(&mut self, tdr: u64) -> Option<u16>;
-    /// A TD begins.
-    fn td_begin(&mut self, tdr: u64, hkid: u16) -> Option<u16>;
+    /// Gives a TD an index and an empty record; `None` where the table is full.
+    fn td_begin(&mut self, tdr: u64, hkid: u16, suspect: Suspect) -> Option<u16>;
     /// The record of a TD.
     fn record(&mut self, td: u16) -> Option<&mut Td>;
     /// A TD's frames of this kind become more (or fewer).
@@ -157,16 +156,16 @@ pub fn seamcall<S: Store>(s: &mut S, leaf: Leaf, call: &Call, out: &mut Finding)
     let ok = call.answer.status.is_success();
     match leaf {
         Leaf::MngCreate => {
-            ok && s.td_begin(call.tdr, call.hkid).is_some_and(|td| {
+            ok && s.td_begin(call.tdr, call.hkid, Suspect::default()).is_some_and(|td| {
                 s.life(td, Life::Created);
                 lend(s, td, call.tdr, call, PageKind::Tdr, out)
             })
         }
         Leaf::MngAddcx => {
-            ok && s.td(call.tdr).is_some_and(|td| lend(s, td, call.pfn, call, PageKind::Tdcs, out))
+            ok && td_of(s, call).is_some_and(|td| lend(s, td, call.pfn, call, PageKind::Tdcs, out))
         }
         Leaf::VpCreate => {
-            ok && s.td(call.tdr).is_some_and(|td| lend(s, td, call.tdvpr, call, PageKind::Tdvpr, out))
+            ok && td_of(s, call).is_some_and(|td| lend(s, td, call.tdvpr, call, PageKind::Tdvpr, out))
         }
         Leaf::VpAddcx => {
             // The call names the vCPU; its TDVPR's line names the TD.
@@ -185,16 +184,34 @@ pub fn seamcall<S: Store>(s: &mut S, leaf: Leaf, call: &Call, out: &mut Finding)
             if ok {
                 return stage(s, true, call, Life::KeyFreed);
             }
-            let td = s.td(call.tdr).unwrap_or(0);
+            let td = td_of(s, call).unwrap_or(0);
             leak(s, td, leaf, call, out)
         }
         _ => false,
     }
 }
 
+/// The TD that a call names. One that is not known began before septwatch.
+#[inline(always)]
+fn td_of<S: Store>(s: &mut S, call: &Call) -> Option<u16> {
+    if let Some(td) = s.td(call.tdr) {
+        return Some(td);
+    }
+    let td = s.td_begin(call.tdr, 0, Suspect::LATE)?;
+    if let Some(record) = s.record(td) {
+        // Whether it can run is not known: it most likely does, and TRACK is only asked for if so.
+        record.finalized = 1;
+    }
+    s.life(td, Life::Finalized);
+    // Of all that was lent to it before, the TDR is known: its RECLAIM tells that the TD is gone.
+    let first = Line::open(PageKind::Tdr, td, Level::L4K, 0);
+    Lend { td, pfn: call.tdr, first, found: false, number: 0, line: Line::FREE, at: 0 }.one(s, 0);
+    Some(td)
+}
+
 #[inline(always)]
 fn stage<S: Store>(s: &mut S, ok: bool, call: &Call, life: Life) -> bool {
-    if ok && let Some(td) = s.td(call.tdr) {
+    if ok && let Some(td) = td_of(s, call) {
         s.life(td, life);
     }
     false
@@ -203,7 +220,7 @@ fn stage<S: Store>(s: &mut S, ok: bool, call: &Call, life: Life) -> bool {
 /// ADD, AUG or SEPT.ADD returned.
 #[inline(always)]
 fn map<S: Store>(s: &mut S, call: &Call, leaf: Leaf, kind: PageKind, out: &mut Finding) -> bool {
-    let Some(td) = s.td(call.tdr) else { return false };
+    let Some(td) = td_of(s, call) else { return false };
     let status = call.answer.status;
     if status.is_busy() {
         // tdx.c, tdx_mem_page_aug() and others: -EBUSY, and the fault is taken again.
@@ -285,7 +302,7 @@ impl<S: Store> Each<S> for Lend {
 /// BLOCK, TRACK or REMOVE returned: see [`crate::zap`] for why no frame is needed here.
 #[inline(always)]
 fn zap_step<S: Store>(s: &mut S, leaf: Leaf, call: &Call, out: &mut Finding) -> bool {
-    let Some(td) = s.td(call.tdr) else { return false };
+    let Some(td) = td_of(s, call) else { return false };
     let premap_exempt = s.premap_exempt();
     let Some(record) = s.record(td) else { return false };
     let now = TdNow { epoch: record.epoch, finalized: record.finalized != 0, premap_exempt };
