@@ -292,14 +292,9 @@ pub const fn apply(line: Line, op: Op) -> (Line, Option<Violation>) {
         }
         Op::Alloc => match state {
             State::Free => (line, None),
-            State::Removed => (Line::FREE, Some(FreedUnflushed)),
-            State::Mapped | State::Blocked | State::Owned => {
-                if line.is_reused() {
-                    (line, None)
-                } else {
-                    (line.with(RELEASED | REUSED), Some(Violation::ReusedWhileMapped))
-                }
-            }
+            State::Removed if !line.is_released() => (Line::FREE, Some(FreedUnflushed)),
+            _ if line.is_reused() => (line, None),
+            _ => (line.with(RELEASED | REUSED), Some(Violation::ReusedWhileMapped)),
         },
         Op::Resize(level) => match state {
             State::Mapped | State::Blocked => {
