@@ -4,7 +4,7 @@
 //! about one frame are in [`crate::line`], about one zap in [`crate::zap`]; here is only who meets whom.
 
 use crate::{
-    Leaf, Level, Line, Op, PageKind, Suspect, Td, Violation, apply,
+    Leaf, Level, Line, Op, PageKind, State, Suspect, Td, Violation, apply,
     td::Life,
     zap::{Answer, PFN_UNKNOWN, TdNow, Zap, ZapKey},
 };
@@ -70,7 +70,7 @@ impl Finding {
             ext_err1: 0,
             ext_err2: 0,
             epoch: 0,
-            flushed: 0,
+            closed: 0,
             failed_leaf: 0,
             progress: 0,
             busy: 0,
@@ -283,9 +283,11 @@ impl<S: Store> Each<S> for Lend {
         };
         s.open_lines(pfn, true);
         let new = self.first.nth(n);
-        let (before, violation) = change(s, slot, None, Op::Lend(new));
+        let old = s.read(slot);
+        let progress = if old.is_open() { progress(s, old) } else { 0 };
+        let (before, violation) = change(s, slot, progress, Op::Lend(new));
         if before.is_open() {
-            closed(s, pfn, before);
+            closed(s, pfn, old);
         }
         s.count(self.td, new.kind(), true);
         if let Some(violation) = violation
@@ -309,6 +311,13 @@ fn zap_step<S: Store>(s: &mut S, leaf: Leaf, call: &Call, out: &mut Finding) -> 
     let gfn = if matches!(leaf, Leaf::MemTrack) {
         if call.answer.status.is_success() {
             record.epoch = record.epoch.wrapping_add(1);
+            let key = ZapKey { gfn: record.zap_gfn, td: record.id, zero: 0 };
+            if let Some(zap) = s.zap(key) {
+                zap.busy = 0;
+                if zap.is_void() {
+                    s.drop_zap(key);
+                }
+            }
             return false;
         }
         record.zap_gfn
@@ -325,6 +334,9 @@ fn zap_step<S: Store>(s: &mut S, leaf: Leaf, call: &Call, out: &mut Finding) -> 
     };
     let violation = zap.step(leaf, &call.answer, now);
     out.zap = *zap;
+    if zap.is_void() {
+        s.drop_zap(key);
+    }
     match violation {
         Some(violation) => {
             out.gfn = gfn;
@@ -349,8 +361,13 @@ fn write_back<S: Store>(s: &mut S, call: &Call, out: &mut Finding) -> bool {
     let td = line.owner();
     out.gfn = line.gfn();
     out.line = line;
-    let key = key(s, td, line.gfn(), line.level());
+    let key = zap_key(s, line);
     if !ok {
+        let Some(key) = key else {
+            answer_of(Leaf::PhymemPageWbinvd, call, out);
+            out.gfn = line.gfn();
+            return found(s, Violation::ZapFailed, td, out);
+        };
         let now = TdNow { epoch: 0, finalized: true, premap_exempt: false };
         let Some(zap) = s.zap_or_new(key) else {
             s.doubt(td, Suspect::ZAPS_FULL);
@@ -360,22 +377,19 @@ fn write_back<S: Store>(s: &mut S, call: &Call, out: &mut Finding) -> bool {
         out.zap = *zap;
         return violation.is_some_and(|violation| found(s, violation, td, out));
     }
-    let mut over = false;
-    let mut known = false;
-    if let Some(zap) = s.zap(key) {
-        zap.flushed += 1;
-        over = u64::from(zap.flushed) >= line.level().frames();
-        known = true;
+    if let Some(key) = key
+        && let Some(zap) = s.zap(key)
+    {
         out.zap = *zap;
     }
-    let (before, violation) = change(s, slot, if known { Some(&out.zap) } else { None }, Op::Flush);
+    let (before, violation) = change(s, slot, out.zap.progress, Op::Flush);
     out.line = before;
     if let Some(violation) = violation {
         return found(s, violation, td, out);
     }
-    closed(s, call.pfn, before);
-    if over {
-        s.drop_zap(key);
+    // The cache lines of an S-EPT or control page may be written back while it is owned: it stays so.
+    if matches!(before.state(), State::Removed) {
+        closed(s, call.pfn, line);
     }
     false
 }
@@ -413,7 +427,7 @@ impl<S: Store> Each<S> for Reclaim {
     #[inline(always)]
     fn one(&mut self, s: &mut S, n: u64) {
         if let Some((slot, _)) = open_line(s, self.pfn + n) {
-            let (before, _) = change(s, slot, None, Op::Reclaim);
+            let (before, _) = change(s, slot, 0, Op::Reclaim);
             closed(s, self.pfn + n, before);
         }
     }
@@ -443,15 +457,12 @@ pub fn allocation<S: Store>(s: &mut S, pfn: u64, now_ns: u64, out: &mut Finding)
 fn frame<S: Store>(s: &mut S, pfn: u64, op: Op, now_ns: u64, out: &mut Finding) -> bool {
     let Some((slot, line)) = open_line(s, pfn) else { return false };
     let td = line.owner();
-    let mut known = false;
-    if matches!(line.kind(), PageKind::Leaf) {
-        let key = key(s, td, line.gfn(), line.level());
-        if let Some(zap) = s.zap(key) {
-            out.zap = *zap;
-            known = true;
-        }
+    if let Some(key) = zap_key(s, line)
+        && let Some(zap) = s.zap(key)
+    {
+        out.zap = *zap;
     }
-    let (before, violation) = change(s, slot, if known { Some(&out.zap) } else { None }, op);
+    let (before, violation) = change(s, slot, out.zap.progress, op);
     let Some(violation) = violation else { return false };
     out.line = before;
     out.pfn = pfn;
@@ -462,7 +473,7 @@ fn frame<S: Store>(s: &mut S, pfn: u64, op: Op, now_ns: u64, out: &mut Finding) 
     } else {
         out.released_ns = now_ns;
         if matches!(violation, Violation::FreedUnflushed) {
-            closed(s, pfn, before);
+            closed(s, pfn, line);
         } else {
             s.open_window(pfn, now_ns);
         }
@@ -478,9 +489,9 @@ fn open_line<S: Store>(s: &mut S, pfn: u64) -> Option<(S::Slot, Line)> {
 }
 
 /// Applies `op` to a line that others may change at the same time. The line comes back as it was, with what the zap
-/// knows of it.
+/// of its leaf knows, by the progress of that. Only what `op` changes is written: the rest stays the zap's to say.
 #[inline(always)]
-fn change<S: Store>(s: &mut S, slot: S::Slot, zap: Option<&Zap>, op: Op) -> (Line, Option<Violation>) {
+fn change<S: Store>(s: &mut S, slot: S::Slot, progress: u8, op: Op) -> (Line, Option<Violation>) {
     // KVM's locks keep two SEAMCALLs for one frame apart; a release that a bug lets run beside one can lose the race
     // once, not again and again.
     const TRIES: u32 = 4;
@@ -489,11 +500,11 @@ fn change<S: Store>(s: &mut S, slot: S::Slot, zap: Option<&Zap>, op: Op) -> (Lin
     let mut tries = 0;
     while tries < TRIES {
         let old = s.read(slot);
-        before = match zap {
-            Some(zap) => zap.fold(old),
-            None => old,
-        };
-        let (after, judged) = apply(before, op);
+        before = Zap::fold(progress, old);
+        let (mut after, judged) = apply(before, op);
+        if after.state() as u8 == before.state() as u8 {
+            after = after.with_state(old.state());
+        }
         violation = judged;
         if after.0 == old.0 || s.replace(slot, old, after) {
             break;
@@ -503,14 +514,40 @@ fn change<S: Store>(s: &mut S, slot: S::Slot, zap: Option<&Zap>, op: Op) -> (Lin
     (before, violation)
 }
 
-/// A line that was `before` is closed.
+/// A line is closed, or lent anew; `line` is what was written there. A leaf of which every frame went is over, and so
+/// is its zap.
 #[inline(always)]
-fn closed<S: Store>(s: &mut S, pfn: u64, before: Line) {
+fn closed<S: Store>(s: &mut S, pfn: u64, line: Line) {
     s.open_lines(pfn, false);
-    s.count(before.owner(), before.kind(), false);
-    if before.is_released() {
+    s.count(line.owner(), line.kind(), false);
+    if line.is_released() {
         s.close_window(pfn);
     }
+    let Some(key) = zap_key(s, line) else { return };
+    let mut over = false;
+    if let Some(zap) = s.zap(key) {
+        zap.closed = zap.closed.wrapping_add(1);
+        over = u64::from(zap.closed) >= line.level().frames();
+    }
+    if over {
+        s.drop_zap(key);
+    }
+}
+
+/// The zap of a line's leaf, where it can have one.
+#[inline(always)]
+fn zap_key<S: Store>(s: &mut S, line: Line) -> Option<ZapKey> {
+    match line.state() {
+        State::Mapped | State::Blocked => Some(key(s, line.owner(), line.gfn(), line.level())),
+        State::Free | State::Removed | State::Owned => None,
+    }
+}
+
+/// How far that has come.
+#[inline(always)]
+fn progress<S: Store>(s: &mut S, line: Line) -> u8 {
+    let Some(key) = zap_key(s, line) else { return 0 };
+    s.zap(key).map_or(0, |zap| zap.progress)
 }
 
 #[inline(always)]
