@@ -197,6 +197,12 @@ impl Line {
         Self(self.0 + (n << GFN_SHIFT))
     }
 
+    /// Whether it is about the lending that `opened` began: the same TD, kind, level and gfn.
+    #[inline(always)]
+    pub const fn is_lending(self, opened: Self) -> bool {
+        self.0 >> KIND_SHIFT == opened.0 >> KIND_SHIFT
+    }
+
     /// The same line in another state.
     #[inline(always)]
     #[must_use]

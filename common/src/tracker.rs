@@ -14,7 +14,8 @@ use crate::{
 pub struct Call {
     /// Frame of the TD's TDR; [`PFN_UNKNOWN`] where the call names no TD.
     pub tdr: u64,
-    /// The frame that the call names, else [`PFN_UNKNOWN`]. For TDH.VP.ADDCX the page that is added.
+    /// The frame that the call names, else [`PFN_UNKNOWN`]. For TDH.VP.ADDCX the page that is added; for a
+    /// TDH.MEM.PAGE.REMOVE that succeeded the first frame of the leaf, where the answer names it.
     pub pfn: u64,
     /// Frame of the vCPU's TDVPR, for TDH.VP.ADDCX.
     pub tdvpr: u64,
@@ -69,13 +70,15 @@ impl Finding {
             failed_status: 0,
             ext_err1: 0,
             ext_err2: 0,
+            pfn: 0,
             epoch: 0,
             closed: 0,
             failed_leaf: 0,
             progress: 0,
             busy: 0,
             busy_leaf: 0,
-            zero: 0,
+            level: 0,
+            zero: [0; 3],
         },
         released_ns: 0,
         frames: 1,
@@ -230,14 +233,49 @@ fn map<S: Store>(s: &mut S, call: &Call, leaf: Leaf, kind: PageKind, out: &mut F
         answer_of(leaf, call, out);
         return found(s, Violation::MapFailed, td, out);
     }
-    let violation = lend(s, td, call.pfn, call, kind, out);
-    if matches!(kind, PageKind::Leaf) {
-        let key = key(s, td, call.gfn, call.level);
-        if s.zap(key).is_some() {
-            s.drop_zap(key);
+    if !matches!(kind, PageKind::Leaf) {
+        return lend(s, td, call.pfn, call, kind, out);
+    }
+    // That the module maps something there says that the zap there is over.
+    let key = key(s, td, call.gfn, call.level);
+    if let Some(zap) = s.zap(key) {
+        if zap.progress & Zap::REMOVED != 0 {
+            let (pfn, level) = (zap.pfn, zap.level);
+            part(s, td, key, pfn, level);
+        }
+        let violation = lend(s, td, call.pfn, call, kind, out);
+        s.drop_zap(key);
+        return violation;
+    }
+    lend(s, td, call.pfn, call, kind, out)
+}
+
+/// The frames of a removed leaf part with their zap: that they are removed is written into their lines.
+#[inline(always)]
+fn part<S: Store>(s: &mut S, td: u16, key: ZapKey, pfn: u64, level: u8) {
+    if pfn != 0
+        && let Some(level) = Level::from_tdx(u64::from(level))
+    {
+        let first = Line::open(PageKind::Leaf, td, level, key.gfn);
+        s.each(level.frames(), &mut Part { pfn, first });
+    }
+}
+
+struct Part {
+    pfn: u64,
+    /// The line of the first frame, as it was lent.
+    first: Line,
+}
+
+impl<S: Store> Each<S> for Part {
+    #[inline(always)]
+    fn one(&mut self, s: &mut S, n: u64) {
+        if let Some((slot, line)) = open_line(s, self.pfn + n)
+            && line.is_lending(self.first.nth(n))
+        {
+            change(s, slot, 0, Op::Remove { ordered: true });
         }
     }
-    violation
 }
 
 /// The module took a frame, or all frames of a leaf.
@@ -333,8 +371,18 @@ fn zap_step<S: Store>(s: &mut S, leaf: Leaf, call: &Call, out: &mut Finding) -> 
         return false;
     };
     let violation = zap.step(leaf, &call.answer, now);
+    let named = matches!(leaf, Leaf::MemPageRemove) && call.pfn != PFN_UNKNOWN;
+    if named {
+        zap.pfn = call.pfn;
+        zap.level = call.level as u8;
+    }
     out.zap = *zap;
+    out.pfn = call.pfn;
     if zap.is_void() {
+        s.drop_zap(key);
+    }
+    if named && !is_at(s, call.pfn, td, gfn) {
+        part(s, td, key, call.pfn, call.level as u8);
         s.drop_zap(key);
     }
     match violation {
@@ -344,6 +392,14 @@ fn zap_step<S: Store>(s: &mut S, leaf: Leaf, call: &Call, out: &mut Finding) -> 
         }
         None => false,
     }
+}
+
+/// Whether the frame is lent to this TD in the leaf that begins at `gfn`.
+#[inline(always)]
+fn is_at<S: Store>(s: &mut S, pfn: u64, td: u16, gfn: u64) -> bool {
+    let Some((_, line)) = open_line(s, pfn) else { return false };
+    let in_sept = matches!(line.state(), State::Mapped | State::Blocked);
+    in_sept && line.owner() == td && line.level().head(line.gfn()) == gfn
 }
 
 /// WBINVD returned: the frame's line names the TD and the gfn, and so the zap.

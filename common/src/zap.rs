@@ -11,6 +11,10 @@
 //! - A release names the frame as well, and finds the zap the same way: the line of a leaf whose REMOVE failed still
 //!   says *mapped*, the zap says *blocked* and why, and [`Zap::fold`] puts the two together.
 //!
+//! - REMOVE's answer names the frame too (RCX: the page's physical address), where the module gives it. The zap keeps it
+//!   for the two cases in which the frame cannot name the zap: the guest frame is mapped again before the old frame was
+//!   written back, and the frame is not in the ledger, so that no WBINVD of it would end the zap.
+//!
 //! So the table holds entries for zaps that run right now (one a VM: KVM holds mmu_lock for writing) and for zaps that
 //! failed, and nothing for the rest. That WBINVD follows REMOVE in the same task is true on all kernels looked at, but
 //! nothing here depends on it.
@@ -48,6 +52,8 @@ pub struct Zap {
     pub ext_err1: u64,
     /// Its RDX: level and state.
     pub ext_err2: u64,
+    /// First frame of the leaf, as REMOVE told; 0 where it did not.
+    pub pfn: u64,
     /// The TD's TLB epoch when the leaf was blocked.
     pub epoch: u32,
     /// Frames of the leaf whose lines were closed since.
@@ -60,11 +66,13 @@ pub struct Zap {
     pub busy: u8,
     /// See `busy`.
     pub busy_leaf: u8,
+    /// [`crate::Level`] of the leaf, where `pfn` is known.
+    pub level: u8,
     /// Keeps the layout free of padding.
-    pub zero: u32,
+    pub zero: [u8; 3],
 }
 
-const _: () = assert!(size_of::<ZapKey>() == 16 && size_of::<Zap>() == 56);
+const _: () = assert!(size_of::<ZapKey>() == 16 && size_of::<Zap>() == 64);
 
 /// What a step needs to know of the TD.
 #[derive(Clone, Copy, Debug)]
