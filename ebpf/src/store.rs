@@ -8,7 +8,7 @@ use aya_ebpf::{
 };
 use septwatch_common::{
     Life, Line, PageKind, Suspect, Td,
-    config::{BLOCK_SHIFT, CHUNK, MAX_TDS},
+    config::{BLOCK_SHIFT, CHUNK, MAX_TDS, TD_PROBES},
     tracker::{Each, Store},
     zap::{Zap, ZapKey},
 };
@@ -18,9 +18,6 @@ use crate::{
     maps::{BLOCKS, Chunk, EMPTY_CHUNK, LEDGER, TD_BY_TDR, TDS, WINDOWS, ZAPS, control, counters, shared},
     task::{self, Task, now_ns},
 };
-
-/// Slots that a new TD looks at before the table counts as full.
-const PROBES: u64 = 32;
 
 pub struct Maps;
 
@@ -106,22 +103,12 @@ impl Store for Maps {
     #[inline(always)]
     fn td(&mut self, tdr: u64) -> Option<u16> {
         // SAFETY: the value is copied at once; entries are preallocated.
-        if let Some(index) = unsafe { TD_BY_TDR.get(tdr) } {
-            return Some(*index as u16);
-        }
-        let td = enter(tdr, 0, Suspect::LATE)?;
-        if let Some(record) = self.record(td) {
-            // Whether it can run is not known: it most likely does, and TRACK is only asked for if so.
-            record.finalized = 1;
-            record.life = Life::Finalized as u8;
-        }
-        self.life(td, Life::Finalized);
-        Some(td)
+        unsafe { TD_BY_TDR.get(tdr) }.map(|index| *index as u16)
     }
 
     #[inline(always)]
-    fn td_begin(&mut self, tdr: u64, hkid: u16) -> Option<u16> {
-        enter(tdr, hkid, Suspect::default())
+    fn td_begin(&mut self, tdr: u64, hkid: u16, suspect: Suspect) -> Option<u16> {
+        enter(tdr, hkid, suspect)
     }
 
     #[inline(always)]
@@ -235,7 +222,7 @@ fn enter(tdr: u64, hkid: u16, suspect: Suspect) -> Option<u16> {
     // SAFETY: points into a map value.
     let number = unsafe { atomic::fetch_add(&raw mut (*shared).tds, 1) };
     let mut probe = 0;
-    while probe < PROBES {
+    while probe < TD_PROBES {
         let index = 1 + (number + probe) % u64::from(MAX_TDS - 1);
         probe += 1;
         let record = TDS.get_ptr_mut(index as u32)?;
@@ -260,7 +247,14 @@ fn enter(tdr: u64, hkid: u16, suspect: Suspect) -> Option<u16> {
             (*record).finalized = 0;
             (*record).comm = task::comm();
         }
-        let _ = TD_BY_TDR.insert(tdr, index, u64::from(BPF_ANY));
+        // Two vCPUs of a TD that is not known may come here at once: the second takes what the first entered.
+        let late = !suspect.is_certain();
+        let flags = if late { BPF_NOEXIST } else { BPF_ANY };
+        if TD_BY_TDR.insert(tdr, index, u64::from(flags)).is_err() && late {
+            // SAFETY: points into a map value, whose slot is ours.
+            unsafe { (*record).life = Life::None as u8 };
+            return Maps.td(tdr);
+        }
         return Some(index as u16);
     }
     // SAFETY: as above; a bit that is set twice stays set.
