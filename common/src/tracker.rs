@@ -190,7 +190,7 @@ pub fn seamcall<S: Store>(s: &mut S, leaf: Leaf, call: &Call, out: &mut Finding)
             if ok || call.answer.status.0 == FLUSHVP_NOT_DONE {
                 return false;
             }
-            let td = s.td(call.tdr).unwrap_or(0);
+            let td = td_of(s, call).unwrap_or(0);
             leak(s, td, leaf, call, out)
         }
         Leaf::MngKeyFreeid => {
