@@ -4,8 +4,21 @@
 //! the `septwatch` binary, so that there is one copy of every rule.
 #![no_std]
 
+pub mod config;
 pub mod leaf;
 pub mod level;
+pub mod line;
+pub mod sept;
+pub mod status;
+pub mod td;
+pub mod tracker;
+pub mod violation;
+pub mod wire;
+pub mod zap;
 
 pub use leaf::Leaf;
 pub use level::Level;
+pub use line::{Line, Op, PageKind, State, apply};
+pub use status::Status;
+pub use td::{Life, Td};
+pub use violation::{Suspect, Violation};

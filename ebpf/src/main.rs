@@ -1,3 +1,27 @@
-//! The eBPF programs of septwatch.
+//! The eBPF programs of septwatch: they keep the page ledger in the kernel.
+//!
+//! One file per concept of the kernel. Each program is a thin shell: it reads arguments in the shape that this kernel
+//! has, hands them to the shared rules in `septwatch_common::tracker`, counts, and emits.
 #![no_std]
 #![no_main]
+#![feature(core_intrinsics)]
+#![expect(internal_features, reason = "the bpf target has no atomics but through core::intrinsics")]
+
+mod atomic;
+mod config;
+mod emit;
+mod maps;
+mod pages;
+mod seamcalls;
+mod store;
+mod task;
+
+// bpf_probe_read_kernel, bpf_get_stack and others are lent to GPL-compatible programs only.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo) -> ! {
+    loop {}
+}

@@ -1,0 +1,148 @@
+//! What userspace tells the eBPF programs before they are loaded, and what it reads back from them.
+//!
+//! The programs have these as read-only globals, so that the verifier knows the values and drops what they exclude.
+
+use crate::{Leaf, Level, Violation};
+
+/// "The function has no such argument."
+pub const NO_ARGUMENT: u8 = 0xff;
+
+/// Where a `tdh_*` function of this kernel has its arguments, by position (0 to 5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Shape {
+    /// `struct tdx_td *`
+    pub td: u8,
+    /// `struct tdx_vp *`
+    pub vp: u8,
+    /// Guest physical address
+    pub gpa: u8,
+    /// Level, in the unit that `flags` tells
+    pub level: u8,
+    /// The page, in the form that `flags` tells
+    pub page: u8,
+    /// `u64 *`: RCX of the answer
+    pub ext_err1: u8,
+    /// `u64 *`: RDX of the answer
+    pub ext_err2: u8,
+    /// Host key id
+    pub hkid: u8,
+    /// [`Shape::PG_LEVEL`], [`Shape::PFN`]
+    pub flags: u64,
+}
+
+impl Shape {
+    /// The level is an `enum pg_level` (4K = 1), not the TDX module's (4K = 0).
+    pub const PG_LEVEL: u64 = 1;
+    /// The page is a frame number, not a `struct page *`.
+    pub const PFN: u64 = 2;
+
+    /// A function without any argument that matters.
+    pub const NONE: Self = Self {
+        td: NO_ARGUMENT,
+        vp: NO_ARGUMENT,
+        gpa: NO_ARGUMENT,
+        level: NO_ARGUMENT,
+        page: NO_ARGUMENT,
+        ext_err1: NO_ARGUMENT,
+        ext_err2: NO_ARGUMENT,
+        hkid: NO_ARGUMENT,
+        flags: 0,
+    };
+    /// The shape as bytes, for a read-only global.
+    pub fn to_bytes(self) -> [u8; 16] {
+        let [a, b, c, d, e, f, g, h] = self.flags.to_ne_bytes();
+        let Self { td, vp, gpa, level, page, ext_err1, ext_err2, hkid, .. } = self;
+        [td, vp, gpa, level, page, ext_err1, ext_err2, hkid, a, b, c, d, e, f, g, h]
+    }
+
+    /// The level of a leaf, from the argument.
+    #[inline(always)]
+    pub const fn to_level(self, raw: u64) -> Option<Level> {
+        if self.flags & Self::PG_LEVEL != 0 { Level::from_pg_level(raw) } else { Level::from_tdx(raw) }
+    }
+}
+
+const _: () = assert!(size_of::<Shape>() == 16);
+
+/// Shapes are kept by the number of the SEAMCALL's leaf.
+pub const SHAPES: usize = 48;
+
+/// Frames in one chunk of the ledger.
+///
+/// A chunk is an element of a BPF hash that is allocated when its first line opens. 504 lines, the element's header
+/// (`struct htab_elem` with an 8-byte key: 56 bytes) and the link of the BPF allocator (8 bytes) fill one 4 KiB page
+/// exactly, so that the ledger costs 8.13 bytes a frame; 512 lines would take the next slab size, twice as much.
+pub const CHUNK: usize = 504;
+
+/// Frames in one block of the filter in front of the ledger: as many as the largest order but one that the page
+/// allocator frees at once, so that most releases look at one block.
+pub const BLOCK_SHIFT: u32 = 9;
+
+/// TDs that can be tracked at the same time. Slot 0 stays empty: a closed line has owner 0.
+pub const MAX_TDS: u32 = 4096;
+
+/// Zaps that can be under way, or have failed, at the same time.
+pub const MAX_ZAPS: u32 = 1 << 18;
+
+/// Windows that can be open at the same time; the times of further ones are not known.
+pub const MAX_WINDOWS: u32 = 1 << 16;
+
+/// Answers of a SEAMCALL, as counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Answers {
+    /// Status 0
+    pub ok: u64,
+    /// TDX_OPERAND_BUSY
+    pub busy: u64,
+    /// Any other
+    pub error: u64,
+}
+
+/// Records of one ring buffer, on one CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Produced {
+    /// Records numbered so far; the next record has this number.
+    pub produced: u64,
+    /// Those of them that found the ring buffer full.
+    pub lost: u64,
+}
+
+/// What each CPU counts, whatever userspace does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Counters {
+    /// Lifecycle and violation records.
+    pub vital: Produced,
+    /// Page records.
+    pub pages: Produced,
+    /// Frames that could not be entered into the ledger.
+    pub outside: u64,
+    /// SEAMCALLs whose arguments could not be read.
+    pub unread: u64,
+    /// Answers, by the number of the leaf.
+    pub calls: [Answers; SHAPES],
+    /// Violations, by their number.
+    pub violations: [u64; Violation::ALL.len()],
+}
+
+/// The SEAMCALL leaves that have a hook.
+pub const HOOKED: [Leaf; 15] = [
+    Leaf::MemPageAdd,
+    Leaf::MemPageAug,
+    Leaf::MemSeptAdd,
+    Leaf::MemRangeBlock,
+    Leaf::MemTrack,
+    Leaf::MemPageRemove,
+    Leaf::PhymemPageWbinvd,
+    Leaf::PhymemPageReclaim,
+    Leaf::MngCreate,
+    Leaf::MngAddcx,
+    Leaf::MngInit,
+    Leaf::MngKeyFreeid,
+    Leaf::VpCreate,
+    Leaf::VpAddcx,
+    Leaf::MrFinalize,
+];

@@ -1,0 +1,362 @@
+//! The ledger line of one 4 KiB frame, and the one function that changes it.
+//!
+//! Pure: no clock, no maps, no TDs. What a line needs to know of a zap that carries no frame number comes from
+//! [`crate::zap`]; who calls this, and when, is [`crate::tracker`].
+
+use crate::{Level, Violation};
+
+/// What the frame is lent as. TDX Module Base Architecture specification, "Physical Memory Management: Page Types".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum PageKind {
+    /// Guest memory: a leaf of the S-EPT (PT_REG).
+    Leaf = 0,
+    /// A page of the S-EPT itself (PT_EPT).
+    Sept = 1,
+    /// The TD's root page (PT_TDR).
+    Tdr = 2,
+    /// A page of the TD's control structure (PT_TDCX, `tdcs_pages` in KVM).
+    Tdcs = 3,
+    /// A vCPU's root page (PT_TDVPR).
+    Tdvpr = 4,
+    /// A page of the vCPU's state (PT_TDCX of a vCPU, `tdcx_pages` in KVM).
+    Tdcx = 5,
+}
+
+impl PageKind {
+    #[inline(always)]
+    const fn from_bits(bits: u64) -> Self {
+        match bits {
+            0 => Self::Leaf,
+            1 => Self::Sept,
+            2 => Self::Tdr,
+            3 => Self::Tdcs,
+            4 => Self::Tdvpr,
+            _ => Self::Tdcx,
+        }
+    }
+
+    /// Name for people: `guest leaf`, `S-EPT page`, `TDR`, `TDCS`, `TDVPR`, `TDCX`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Leaf => "guest leaf",
+            Self::Sept => "S-EPT page",
+            Self::Tdr => "TDR",
+            Self::Tdcs => "TDCS",
+            Self::Tdvpr => "TDVPR",
+            Self::Tdcx => "TDCX",
+        }
+    }
+}
+
+/// What the TDX module holds of the frame, as far as its answers told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum State {
+    /// Nothing: the line is closed.
+    Free = 0,
+    /// A guest leaf that the S-EPT maps.
+    Mapped = 1,
+    /// A guest leaf whose entry is blocked.
+    Blocked = 2,
+    /// Out of the S-EPT, but cache lines with the TD's key may still be written to it.
+    Removed = 3,
+    /// An S-EPT or control page, until it is reclaimed.
+    Owned = 4,
+}
+
+impl State {
+    #[inline(always)]
+    const fn from_bits(bits: u64) -> Self {
+        match bits {
+            0 => Self::Free,
+            1 => Self::Mapped,
+            2 => Self::Blocked,
+            3 => Self::Removed,
+            _ => Self::Owned,
+        }
+    }
+
+    /// Name for people and JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Free => "free",
+            Self::Mapped => "mapped",
+            Self::Blocked => "blocked",
+            Self::Removed => "removed",
+            Self::Owned => "owned",
+        }
+    }
+}
+
+/// One line of the ledger: eight bytes for one 4 KiB frame.
+///
+/// | bits | what |
+/// |---|---|
+/// | 2:0 | [`State`] |
+/// | 3 | released: the allocator received the frame while the line was open |
+/// | 4 | reused: the allocator handed it out after that |
+/// | 7:5 | [`PageKind`] |
+/// | 10:8 | [`Level`] of the leaf that the frame is part of, or of the S-EPT page |
+/// | 24:11 | index of the owning TD, 1 to 16383 |
+/// | 63:25 | guest frame number (a private gpa has at most 51 bits) |
+///
+/// Every frame of a 2M leaf has a line of its own, with its own gfn and level 2M: a look-up by frame is always one
+/// load, and demoting or promoting a leaf changes a field.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(transparent)]
+pub struct Line(pub u64);
+
+const _: () = assert!(size_of::<Line>() == 8);
+
+const RELEASED: u64 = 1 << 3;
+const REUSED: u64 = 1 << 4;
+const KIND_SHIFT: u32 = 5;
+const LEVEL_SHIFT: u32 = 8;
+const OWNER_SHIFT: u32 = 11;
+const OWNER_BITS: u32 = 14;
+const GFN_SHIFT: u32 = 25;
+
+/// Largest index of a TD that a line can hold.
+pub const MAX_OWNER: u16 = (1 << OWNER_BITS) - 1;
+
+impl Line {
+    /// The closed line.
+    pub const FREE: Self = Self(0);
+
+    /// A line just opened: a guest leaf is mapped, any other page owned.
+    #[inline(always)]
+    pub const fn open(kind: PageKind, owner: u16, level: Level, gfn: u64) -> Self {
+        let state = match kind {
+            PageKind::Leaf => State::Mapped,
+            _ => State::Owned,
+        };
+        Self(
+            state as u64
+                | (kind as u64) << KIND_SHIFT
+                | (level as u64) << LEVEL_SHIFT
+                | ((owner & MAX_OWNER) as u64) << OWNER_SHIFT
+                | gfn << GFN_SHIFT,
+        )
+    }
+
+    /// What the module holds.
+    #[inline(always)]
+    pub const fn state(self) -> State {
+        State::from_bits(self.0 & 7)
+    }
+
+    /// Whether the frame is lent.
+    #[inline(always)]
+    pub const fn is_open(self) -> bool {
+        self.0 & 7 != 0
+    }
+
+    /// Whether the allocator received the frame while the line was open.
+    #[inline(always)]
+    pub const fn is_released(self) -> bool {
+        self.0 & RELEASED != 0
+    }
+
+    /// Whether the allocator handed it out after that.
+    #[inline(always)]
+    pub const fn is_reused(self) -> bool {
+        self.0 & REUSED != 0
+    }
+
+    /// What it is lent as. Meaningless on a closed line.
+    #[inline(always)]
+    pub const fn kind(self) -> PageKind {
+        PageKind::from_bits(self.0 >> KIND_SHIFT & 7)
+    }
+
+    /// Size of the leaf that the frame is part of. Meaningless on a closed line.
+    #[inline(always)]
+    pub const fn level(self) -> Level {
+        match Level::from_tdx(self.0 >> LEVEL_SHIFT & 7) {
+            Some(level) => level,
+            None => Level::L4K,
+        }
+    }
+
+    /// Index of the owning TD; 0 on a closed line.
+    #[inline(always)]
+    pub const fn owner(self) -> u16 {
+        (self.0 >> OWNER_SHIFT) as u16 & MAX_OWNER
+    }
+
+    /// The guest frame.
+    #[inline(always)]
+    pub const fn gfn(self) -> u64 {
+        self.0 >> GFN_SHIFT
+    }
+
+    /// The same line for the frame `n` further into the leaf.
+    #[inline(always)]
+    pub const fn nth(self, n: u64) -> Self {
+        Self(self.0 + (n << GFN_SHIFT))
+    }
+
+    /// The same line in another state.
+    #[inline(always)]
+    #[must_use]
+    pub const fn with_state(self, state: State) -> Self {
+        Self(self.0 & !7 | state as u64)
+    }
+
+    #[inline(always)]
+    const fn with(self, bits: u64) -> Self {
+        Self(self.0 | bits)
+    }
+}
+
+/// What happens to one frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Op {
+    /// The module took the frame: the line opens as given.
+    Lend(Line),
+    /// Its leaf was blocked.
+    Block,
+    /// Its leaf was removed; `ordered` says that it had been blocked, and the TLB tracked, before.
+    Remove {
+        /// Whether BLOCK and TRACK came before, as far as the TD's epoch tells.
+        ordered: bool,
+    },
+    /// Its cache lines were written back.
+    Flush,
+    /// The module gave the frame back.
+    Reclaim,
+    /// The allocator received it.
+    Free {
+        /// Told by `mm_page_free_batched`, which follows `mm_page_free` for the same release.
+        batched: bool,
+    },
+    /// The allocator handed it out.
+    Alloc,
+    /// Its leaf was demoted or promoted to this size.
+    Resize(Level),
+}
+
+/// The transition function: the line after `op`, and what is wrong with that, if anything.
+///
+/// Rules that are not obvious:
+/// - A line answers at most one `freed-…` and one `reused-while-mapped` for one lending. Everything after is the new
+///   owners' life, of which the frame's counters tell enough.
+/// - A second release of a frame that was released before means that somebody had it in between.
+/// - A release of a removed, unflushed frame closes its line: the module does not hold it any more, so that no later
+///   SEAMCALL would.
+/// - Events on closed lines are no violations: most frames of a host were never lent.
+#[inline(always)]
+pub const fn apply(line: Line, op: Op) -> (Line, Option<Violation>) {
+    use Violation::{
+        DoubleMap, FreedUnflushed, FreedWhileBlocked, FreedWhileMapped, FreedWhileOwned, OutOfOrder,
+    };
+    let state = line.state();
+    match op {
+        Op::Lend(new) => match state {
+            State::Free => (new, None),
+            State::Removed => (new, Some(OutOfOrder)),
+            State::Mapped | State::Blocked | State::Owned => (new, Some(DoubleMap)),
+        },
+        Op::Block => match state {
+            State::Mapped => (line.with_state(State::Blocked), None),
+            _ => (line, None),
+        },
+        Op::Remove { ordered } => match state {
+            State::Mapped => (line.with_state(State::Removed), Some(OutOfOrder)),
+            State::Blocked => {
+                (line.with_state(State::Removed), if ordered { None } else { Some(OutOfOrder) })
+            }
+            State::Free | State::Removed | State::Owned => (line, None),
+        },
+        Op::Flush => match state {
+            State::Removed => (Line::FREE, None),
+            State::Mapped | State::Blocked => (line, Some(OutOfOrder)),
+            State::Free | State::Owned => (line, None),
+        },
+        Op::Reclaim => (Line::FREE, None),
+        Op::Free { batched } => {
+            if line.is_released() {
+                if batched || line.is_reused() {
+                    return (line, None);
+                }
+                return (line.with(REUSED), Some(Violation::ReusedWhileMapped));
+            }
+            match state {
+                State::Free => (line, None),
+                State::Mapped => (line.with(RELEASED), Some(FreedWhileMapped)),
+                State::Blocked => (line.with(RELEASED), Some(FreedWhileBlocked)),
+                State::Removed => (Line::FREE, Some(FreedUnflushed)),
+                State::Owned => (line.with(RELEASED), Some(FreedWhileOwned)),
+            }
+        }
+        Op::Alloc => match state {
+            State::Free => (line, None),
+            State::Removed => (Line::FREE, Some(FreedUnflushed)),
+            State::Mapped | State::Blocked | State::Owned => {
+                if line.is_reused() {
+                    (line, None)
+                } else {
+                    (line.with(RELEASED | REUSED), Some(Violation::ReusedWhileMapped))
+                }
+            }
+        },
+        Op::Resize(level) => match state {
+            State::Mapped | State::Blocked => {
+                (Line(line.0 & !(7 << LEVEL_SHIFT) | (level as u64) << LEVEL_SHIFT), None)
+            }
+            State::Free | State::Removed | State::Owned => (line, None),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_do_not_touch() {
+        let line = Line::open(PageKind::Tdcx, MAX_OWNER, Level::L256T, (1 << 39) - 1);
+        assert_eq!(
+            (line.kind(), line.owner(), line.level(), line.gfn(), line.state()),
+            (PageKind::Tdcx, MAX_OWNER, Level::L256T, (1 << 39) - 1, State::Owned)
+        );
+        assert!(!line.is_released() && !line.is_reused());
+        assert_eq!(Line::open(PageKind::Leaf, 3, Level::L2M, 512).nth(511).gfn(), 1023);
+    }
+
+    #[test]
+    fn a_leaf_lives_and_dies_quietly() {
+        let open = Line::open(PageKind::Leaf, 1, Level::L4K, 7);
+        let mut line = Line::FREE;
+        for op in
+            [Op::Lend(open), Op::Block, Op::Remove { ordered: true }, Op::Flush, Op::Free { batched: false }]
+        {
+            let (next, violation) = apply(line, op);
+            assert_eq!(violation, None, "{op:?}");
+            line = next;
+        }
+        assert_eq!(line, Line::FREE);
+    }
+
+    #[test]
+    fn both_free_tracepoints_tell_of_one_release() {
+        let open = Line::open(PageKind::Leaf, 1, Level::L4K, 7);
+        let (line, first) = apply(open, Op::Free { batched: false });
+        assert_eq!(first, Some(Violation::FreedWhileMapped));
+        let (line, second) = apply(line, Op::Free { batched: true });
+        assert_eq!((second, line.is_reused()), (None, false));
+        let (line, third) = apply(line, Op::Free { batched: false });
+        assert_eq!(third, Some(Violation::ReusedWhileMapped));
+        assert_eq!(apply(line, Op::Alloc).1, None);
+        assert_eq!(apply(open, Op::Free { batched: true }).1, Some(Violation::FreedWhileMapped));
+    }
+
+    #[test]
+    fn levels_change_in_place() {
+        let open = Line::open(PageKind::Leaf, 1, Level::L2M, 512);
+        let (line, _) = apply(open, Op::Resize(Level::L4K));
+        assert_eq!((line.level(), line.gfn(), line.state()), (Level::L4K, 512, State::Mapped));
+        assert_eq!(apply(line, Op::Resize(Level::L2M)).0, open);
+    }
+}

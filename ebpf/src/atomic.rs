@@ -1,0 +1,25 @@
+//! BPF_ATOMIC instructions.
+
+use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd};
+
+/// Adds, and returns what was there before.
+///
+/// # Safety
+/// `at` must point into a map value, aligned to 8 bytes.
+#[inline(always)]
+pub unsafe fn fetch_add(at: *mut u64, add: u64) -> u64 {
+    // SAFETY: the caller's promise.
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(at, add) }
+}
+
+/// Replaces `old` by `new`; false where something else was there.
+///
+/// # Safety
+/// As for [`fetch_add`].
+#[inline(always)]
+pub unsafe fn replace(at: *mut u64, old: u64, new: u64) -> bool {
+    // SAFETY: the caller's promise.
+    let (was, _) =
+        unsafe { atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(at, old, new) };
+    was == old
+}

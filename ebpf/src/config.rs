@@ -1,0 +1,85 @@
+//! What userspace tells the programs before they are loaded: read-only globals, constants to the verifier.
+
+use aya_ebpf::{Global, helpers};
+use septwatch_common::Leaf;
+use septwatch_common::config::{SHAPES, Shape};
+
+/// Address of the first `struct page`.
+#[unsafe(no_mangle)]
+static VMEMMAP_BASE: Global<u64> = Global::new(0);
+/// log2 of the size of `struct page`, or 0xff where it is no power of two.
+#[unsafe(no_mangle)]
+static PAGE_STRUCT_SHIFT: Global<u8> = Global::new(6);
+/// Size of `struct page` in bytes.
+#[unsafe(no_mangle)]
+static PAGE_STRUCT_SIZE: Global<u64> = Global::new(64);
+/// Offset of `tdr_page` in `struct tdx_td`.
+#[unsafe(no_mangle)]
+static TDR_PAGE: Global<u64> = Global::new(0);
+/// Offset of `tdvpr_page` in `struct tdx_vp`.
+#[unsafe(no_mangle)]
+static TDVPR_PAGE: Global<u64> = Global::new(0);
+/// 1: the pointers of the observed functions are a process' (the demo), not the kernel's.
+#[unsafe(no_mangle)]
+static USER_MEMORY: Global<u8> = Global::new(0);
+/// See `septwatch_common::zap::TdNow::premap_exempt`.
+#[unsafe(no_mangle)]
+static PREMAP_EXEMPT: Global<u8> = Global::new(0);
+/// Blocks of the filter less one; their number is a power of two.
+#[unsafe(no_mangle)]
+static BLOCK_MASK: Global<u64> = Global::new(0);
+
+#[unsafe(no_mangle)]
+static SEAMCALL_SHAPES: [Shape; SHAPES] = [Shape::NONE; SHAPES];
+
+#[inline(always)]
+pub fn premap_exempt() -> bool {
+    PREMAP_EXEMPT.load() != 0
+}
+
+#[inline(always)]
+pub fn block_mask() -> u64 {
+    BLOCK_MASK.load()
+}
+
+#[inline(always)]
+pub fn tdr_page_offset() -> u64 {
+    TDR_PAGE.load()
+}
+
+#[inline(always)]
+pub fn tdvpr_page_offset() -> u64 {
+    TDVPR_PAGE.load()
+}
+
+#[inline(always)]
+pub fn shape(leaf: Leaf) -> Shape {
+    let shape = &raw const SEAMCALL_SHAPES[leaf as usize];
+    // SAFETY: in bounds, a leaf's number is below SHAPES; volatile, because userspace sets it before the load.
+    unsafe { shape.read_volatile() }
+}
+
+/// The frame of a `struct page`.
+#[inline(always)]
+pub fn pfn_of(page: u64) -> u64 {
+    let offset = page.wrapping_sub(VMEMMAP_BASE.load());
+    match PAGE_STRUCT_SHIFT.load() {
+        0xff => offset / PAGE_STRUCT_SIZE.load(),
+        shift => offset >> shift,
+    }
+}
+
+/// Reads a word that the observed function's arguments point to.
+#[inline(always)]
+pub fn read_word(address: u64) -> Option<u64> {
+    let at = address as *const u64;
+    // SAFETY: the helpers check the address.
+    let word = unsafe {
+        if USER_MEMORY.load() != 0 {
+            helpers::bpf_probe_read_user(at)
+        } else {
+            helpers::bpf_probe_read_kernel(at)
+        }
+    };
+    word.ok()
+}

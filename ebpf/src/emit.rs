@@ -1,0 +1,175 @@
+//! Records on their way to userspace: numbered per CPU before the ring is asked, so that
+//! produced = received + lost holds exactly.
+
+use core::{ffi::c_void, ptr};
+
+use aya_ebpf::{
+    bindings::{BPF_F_USER_STACK, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
+    helpers::{bpf_get_smp_processor_id, generated::bpf_get_stack},
+};
+use septwatch_common::{
+    Leaf, Status, Td,
+    config::Produced,
+    tracker::{Call, Finding},
+    wire::{
+        Frame, Header, Hook, KERNEL_STACK, Kind, SeamcallErr, SeamcallOk, TdLife, USER_STACK, VERSION,
+        ViolationEvent,
+    },
+};
+
+use crate::{
+    atomic,
+    maps::{PAGES, TDS, VITAL, counters, shared},
+    task::{self, Task},
+};
+
+#[inline(always)]
+fn header(kind: Kind, seq: u64, task: Task, now_ns: u64) -> Header {
+    // SAFETY: the helper has no arguments.
+    let cpu = unsafe { bpf_get_smp_processor_id() } as u16;
+    Header { time_ns: now_ns, seq, tgid: task.tgid, cpu, kind: kind as u8, version: VERSION }
+}
+
+#[inline(always)]
+fn number(stream: *mut Produced) -> u64 {
+    // SAFETY: `stream` points into this CPU's counters. Atomic, because an interrupt's program may come in between.
+    unsafe { atomic::fetch_add(&raw mut (*stream).produced, 1) }
+}
+
+#[inline(always)]
+fn lost(stream: *mut Produced) {
+    // SAFETY: as in `number`.
+    unsafe { atomic::fetch_add(&raw mut (*stream).lost, 1) };
+}
+
+/// Whether page records are wanted.
+#[inline(always)]
+pub fn pages_wanted() -> bool {
+    // SAFETY: points into a map value; volatile, because userspace writes it.
+    shared().is_some_and(|shared| unsafe { (&raw const (*shared).record_pages).read_volatile() } != 0)
+}
+
+/// A TD reached a stage of its life.
+#[inline(always)]
+pub fn td_life(td: u16, record: &Td, now_ns: u64) {
+    let Some(counters) = counters() else { return };
+    // SAFETY: points into this CPU's counters.
+    let stream = unsafe { &raw mut (*counters).vital };
+    let seq = number(stream);
+    let Some(mut entry) = VITAL.reserve_untyped::<TdLife>(0) else { return lost(stream) };
+    let task = Task::current();
+    entry.write(TdLife {
+        header: header(Kind::TdLife, seq, task, now_ns),
+        tdr: record.tdr,
+        cgroup: task::cgroup(),
+        lent: record.lent(),
+        id: record.id,
+        tid: task.tid,
+        suspect: record.suspect.0,
+        td,
+        hkid: record.hkid,
+        life: record.life,
+        zero: [0; 7],
+        comm: task::comm(),
+    });
+    entry.submit(u64::from(BPF_RB_FORCE_WAKEUP));
+}
+
+/// A violation, with the stacks of the running task.
+#[inline(always)]
+pub fn violation(ctx: *mut c_void, hook: u8, finding: &Finding, now_ns: u64) {
+    let Some(counters) = counters() else { return };
+    // SAFETY: points into this CPU's counters; the index is that of an enumeration with as many members.
+    let stream = unsafe {
+        atomic::fetch_add(&raw mut (*counters).violations[finding.violation as usize], 1);
+        &raw mut (*counters).vital
+    };
+    let seq = number(stream);
+    let Some(mut entry) = VITAL.reserve_untyped::<ViolationEvent>(0) else { return lost(stream) };
+    let task = Task::current();
+    let event = entry.as_mut_ptr();
+    // SAFETY: `event` points to the reserved record; every byte of it is written before it is submitted.
+    unsafe {
+        ptr::write_bytes(event.cast::<u8>(), 0, size_of::<ViolationEvent>());
+        (*event).header = header(Kind::Violation, seq, task, now_ns);
+        (*event).pfn = finding.pfn;
+        (*event).gfn = finding.gfn;
+        (*event).line = finding.line.0;
+        (*event).zap = finding.zap;
+        (*event).released_ns = finding.released_ns;
+        (*event).frames = finding.frames;
+        if let Some(record) = TDS.get(u32::from(finding.td)) {
+            (*event).tdr = record.tdr;
+            (*event).td_id = record.id;
+        }
+        (*event).cgroup = task::cgroup();
+        (*event).tid = task.tid;
+        (*event).suspect = finding.suspect.0;
+        (*event).td = finding.td;
+        (*event).other = finding.other;
+        (*event).violation = finding.violation as u8;
+        (*event).hook = hook;
+        (*event).comm = task::comm();
+        let kernel = (&raw mut (*event).kernel_stack).cast::<c_void>();
+        let bytes = bpf_get_stack(ctx, kernel, (KERNEL_STACK * 8) as u32, 0);
+        (*event).kernel_frames = if bytes > 0 { (bytes / 8) as u8 } else { 0 };
+        let user = (&raw mut (*event).user_stack).cast::<c_void>();
+        let bytes = bpf_get_stack(ctx, user, (USER_STACK * 8) as u32, u64::from(BPF_F_USER_STACK));
+        (*event).user_frames = if bytes > 0 { (bytes / 8) as u8 } else { 0 };
+    }
+    entry.submit(u64::from(BPF_RB_FORCE_WAKEUP));
+}
+
+/// A SEAMCALL returned, if anybody records.
+#[inline(always)]
+pub fn seamcall(leaf: Leaf, call: &Call) {
+    if !pages_wanted() {
+        return;
+    }
+    let Some(counters) = counters() else { return };
+    // SAFETY: points into this CPU's counters.
+    let stream = unsafe { &raw mut (*counters).pages };
+    let seq = number(stream);
+    let task = Task::current();
+    let answer = &call.answer;
+    let Status(status) = answer.status;
+    let ok = |kind| SeamcallOk {
+        header: header(kind, seq, task, answer.now_ns),
+        tdr: if matches!(leaf, Leaf::VpAddcx) { call.tdvpr } else { call.tdr },
+        pfn: if matches!(leaf, Leaf::VpCreate) { call.tdvpr } else { call.pfn },
+        gfn: call.gfn,
+        leaf: leaf as u8,
+        level: call.level as u8,
+        hkid: call.hkid,
+        tid: task.tid,
+    };
+    // Nobody waits for these: the reader comes by on a timer.
+    let flags = u64::from(BPF_RB_NO_WAKEUP);
+    if status == 0 {
+        let Some(mut entry) = PAGES.reserve_untyped::<SeamcallOk>(0) else { return lost(stream) };
+        entry.write(ok(Kind::SeamcallOk));
+        entry.submit(flags);
+    } else {
+        let Some(mut entry) = PAGES.reserve_untyped::<SeamcallErr>(0) else { return lost(stream) };
+        let (ext_err1, ext_err2) = (answer.ext_err1, answer.ext_err2);
+        entry.write(SeamcallErr { call: ok(Kind::SeamcallErr), status, ext_err1, ext_err2 });
+        entry.submit(flags);
+    }
+}
+
+/// The allocator received, or handed out, a frame whose line was open, if anybody records.
+#[inline(always)]
+pub fn frame(hook: Hook, pfn: u64, now_ns: u64) {
+    if !pages_wanted() {
+        return;
+    }
+    let Some(counters) = counters() else { return };
+    // SAFETY: points into this CPU's counters.
+    let stream = unsafe { &raw mut (*counters).pages };
+    let seq = number(stream);
+    let Some(mut entry) = PAGES.reserve_untyped::<Frame>(0) else { return lost(stream) };
+    let task = Task::current();
+    let header = header(Kind::Frame, seq, task, now_ns);
+    entry.write(Frame { header, pfn, tid: task.tid, hook: hook as u8, zero: [0; 3] });
+    entry.submit(u64::from(BPF_RB_NO_WAKEUP));
+}

@@ -1,0 +1,78 @@
+//! The maps: the ledger, what it needs beside it, counters and rings.
+
+use aya_ebpf::{
+    bindings::BPF_F_NO_PREALLOC,
+    btf_maps::{Array, HashMap, PerCpuArray, RingBuf},
+    macros::btf_map,
+};
+use septwatch_common::{
+    Td,
+    config::{CHUNK, Counters, MAX_TDS, MAX_WINDOWS, MAX_ZAPS},
+    wire::{SeamcallOk, ViolationEvent},
+    zap::{Zap, ZapKey},
+};
+
+/// Lines of consecutive frames.
+pub type Chunk = [u64; CHUNK];
+
+/// The ledger: chunks by pfn / CHUNK, made when their first line opens. Userspace sets the number of entries from
+/// the host's memory.
+#[btf_map]
+pub static LEDGER: HashMap<u64, Chunk, 1, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+/// The chunk that a new one is copied from.
+#[btf_map]
+pub static EMPTY_CHUNK: Array<Chunk, 1> = Array::new();
+/// The filter in front: open lines by block of frames, blocks folded by BLOCK_MASK. A release in a block without open
+/// lines goes no further.
+#[btf_map]
+pub static BLOCKS: Array<u64, 1> = Array::new();
+
+/// TDs by index.
+#[btf_map]
+pub static TDS: Array<Td, { MAX_TDS as usize }> = Array::new();
+/// Indexes by the frame of the TDR.
+#[btf_map]
+pub static TD_BY_TDR: HashMap<u64, u64, { MAX_TDS as usize }> = HashMap::new();
+/// Zaps under way, and failed ones.
+#[btf_map]
+pub static ZAPS: HashMap<ZapKey, Zap, { MAX_ZAPS as usize }, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
+/// Open windows: frame, and when it was released.
+#[btf_map]
+pub static WINDOWS: HashMap<u64, u64, { MAX_WINDOWS as usize }, { BPF_F_NO_PREALLOC as usize }> =
+    HashMap::new();
+
+/// What kernel side and userspace share at run time.
+#[repr(C)]
+pub struct Shared {
+    /// TDs that were numbered so far.
+    pub tds: u64,
+    /// Reasons for doubt about every TD: userspace adds what only it sees.
+    pub suspect: u64,
+    /// 1: page records are wanted.
+    pub record_pages: u64,
+}
+#[btf_map]
+pub static SHARED: Array<Shared, 1> = Array::new();
+#[btf_map]
+pub static COUNTERS: PerCpuArray<Counters, 1> = PerCpuArray::new();
+
+/// Lifecycle and violations: these wake the reader at once.
+#[btf_map]
+pub static VITAL: RingBuf<ViolationEvent, { 1 << 20 }> = RingBuf::new();
+/// Page records, for recordings: read on a timer.
+#[btf_map]
+pub static PAGES: RingBuf<SeamcallOk, { 1 << 22 }> = RingBuf::new();
+
+/// Arguments of the probed functions that threads are in, where entry and return are probed apart.
+#[btf_map]
+pub static CALLS: HashMap<u64, [u64; 6], 16384> = HashMap::new();
+
+#[inline(always)]
+pub fn counters() -> Option<*mut Counters> {
+    COUNTERS.get_ptr_mut(0)
+}
+
+#[inline(always)]
+pub fn shared() -> Option<*mut Shared> {
+    SHARED.get_ptr_mut(0)
+}

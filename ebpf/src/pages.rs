@@ -1,0 +1,105 @@
+//! The page allocator's tracepoints: mm_page_free, mm_page_free_batched, mm_page_alloc (mm/page_alloc.c).
+//!
+//! Raw tracepoints, because their arguments are plain numbers: a `struct page *` from tp_btf is a typed pointer, from
+//! which the verifier lets nobody compute a frame number.
+//!
+//! `mm_page_free` fires for every page that a host gives back. The filter in front of the ledger is all that a foreign
+//! frame pays. `mm_page_free_batched` follows it for the same release: it sees what the kernel's recursion guard kept
+//! from the first program.
+
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    EbpfContext as _, helpers::generated::bpf_loop, macros::raw_tracepoint, programs::RawTracePointContext,
+};
+use aya_log_ebpf::debug;
+use septwatch_common::{
+    config::BLOCK_SHIFT,
+    tracker::{self, Finding, Store as _},
+    wire::Hook,
+};
+
+use crate::{
+    config, emit,
+    store::{Maps, may_be_lent},
+    task::now_ns,
+};
+
+struct Pages {
+    ctx: *mut c_void,
+    pfn: u64,
+    hook: Hook,
+}
+
+#[inline(always)]
+fn one(pages: &Pages, pfn: u64) {
+    let Some(slot) = Maps.slot(pfn) else { return };
+    if !Maps.read(slot).is_open() {
+        return;
+    }
+    let now_ns = now_ns();
+    emit::frame(pages.hook, pfn, now_ns);
+    let mut finding = Finding::NONE;
+    let found = match pages.hook {
+        Hook::PageFree => tracker::release(&mut Maps, pfn, false, now_ns, &mut finding),
+        Hook::PageFreeBatched => tracker::release(&mut Maps, pfn, true, now_ns, &mut finding),
+        Hook::PageAlloc => tracker::allocation(&mut Maps, pfn, now_ns, &mut finding),
+    };
+    if found {
+        emit::violation(pages.ctx, pages.hook as u8, &finding, now_ns);
+    }
+}
+
+/// Callback of bpf_loop: the n-th frame of a block of pages.
+unsafe extern "C" fn nth(n: u64, pages: *mut c_void) -> i64 {
+    // SAFETY: `all` passes a `Pages` that outlives the loop.
+    let pages = unsafe { &*pages.cast::<Pages>() };
+    let pfn = pages.pfn + n;
+    if may_be_lent(pfn) {
+        one(pages, pfn);
+    }
+    0
+}
+
+/// 2^order frames from the one of `page` on.
+#[inline(always)]
+fn all(ctx: *mut c_void, page: u64, order: u32, hook: Hook) {
+    let mut pages = Pages { ctx, pfn: config::pfn_of(page), hook };
+    if order == 0 {
+        if may_be_lent(pages.pfn) {
+            one(&pages, pages.pfn);
+        }
+        return;
+    }
+    // Most blocks of pages lie in one block of the filter.
+    if order <= BLOCK_SHIFT && !may_be_lent(pages.pfn) {
+        return;
+    }
+    // SAFETY: `nth` has the signature that the helper asks for, and `pages` lives until it returns.
+    unsafe { bpf_loop(1 << (order & 31), nth as *mut c_void, (&raw mut pages).cast(), 0) };
+}
+
+#[raw_tracepoint]
+pub fn mm_page_free(ctx: RawTracePointContext) -> i32 {
+    debug!(&ctx, "mm_page_free");
+    all(ctx.as_ptr(), ctx.arg::<u64>(0), ctx.arg::<u32>(1), Hook::PageFree);
+    0
+}
+
+#[raw_tracepoint]
+pub fn mm_page_free_batched(ctx: RawTracePointContext) -> i32 {
+    debug!(&ctx, "mm_page_free_batched");
+    all(ctx.as_ptr(), ctx.arg::<u64>(0), 0, Hook::PageFreeBatched);
+    0
+}
+
+#[raw_tracepoint]
+pub fn mm_page_alloc(ctx: RawTracePointContext) -> i32 {
+    debug!(&ctx, "mm_page_alloc");
+    let page = ctx.arg::<u64>(0);
+    // The tracepoint fires for failed allocations too, with no page.
+    if page != 0 {
+        all(ctx.as_ptr(), page, ctx.arg::<u32>(1), Hook::PageAlloc);
+    }
+    0
+}

@@ -1,0 +1,225 @@
+//! The kernel's SEAMCALL wrappers, `tdh_*` (arch/x86/virt/vmx/tdx/tdx.c).
+//!
+//! Observed at their return: by fexit, or, where the functions are the demo's or the kernel refuses fexit, by a probe at
+//! the entry that keeps the arguments and one at the return.
+
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::BPF_ANY,
+    helpers::{bpf_get_current_pid_tgid, generated::bpf_get_func_arg},
+    macros::{fexit, uprobe, uretprobe},
+    programs::{FExitContext, ProbeContext, RetProbeContext},
+};
+use aya_log_ebpf::debug;
+use septwatch_common::{
+    Leaf, Level, Status,
+    config::{NO_ARGUMENT, Shape},
+    tracker::{self, Call, Finding},
+    zap::{Answer, PFN_UNKNOWN},
+};
+
+use crate::{
+    atomic, config, emit,
+    maps::{CALLS, counters},
+    store::Maps,
+    task::now_ns,
+};
+
+/// A function that returned.
+trait Returned {
+    fn ctx(&self) -> *mut c_void;
+    /// Argument `n`, as it was at entry.
+    fn arg(&self, n: u8) -> Option<u64>;
+    fn ret(&self) -> u64;
+}
+
+struct Fexit<'a>(&'a FExitContext);
+
+impl Returned for Fexit<'_> {
+    #[inline(always)]
+    fn ctx(&self) -> *mut c_void {
+        self.0.as_ptr()
+    }
+
+    #[inline(always)]
+    fn arg(&self, n: u8) -> Option<u64> {
+        let mut value = 0;
+        // The helper, because arguments read from the context are typed pointers, which the verifier lets nobody
+        // compute with.
+        // SAFETY: `value` is valid for writing.
+        let err = unsafe { bpf_get_func_arg(self.0.as_ptr(), u32::from(n), &raw mut value) };
+        if err == 0 { Some(value) } else { None }
+    }
+
+    #[inline(always)]
+    fn ret(&self) -> u64 {
+        self.0.ret::<u64>().unwrap_or(u64::MAX)
+    }
+}
+
+struct Probed<'a> {
+    ctx: &'a RetProbeContext,
+    args: [u64; 6],
+}
+
+impl Returned for Probed<'_> {
+    #[inline(always)]
+    fn ctx(&self) -> *mut c_void {
+        self.ctx.as_ptr()
+    }
+
+    #[inline(always)]
+    fn arg(&self, n: u8) -> Option<u64> {
+        self.args.get(usize::from(n)).copied()
+    }
+
+    #[inline(always)]
+    fn ret(&self) -> u64 {
+        self.ctx.ret::<u64>()
+    }
+}
+
+/// The frame of the page that a member at `offset` of the structure in argument `n` points to.
+#[inline(always)]
+fn root_page(call: &impl Returned, n: u8, offset: u64) -> Option<u64> {
+    if n == NO_ARGUMENT {
+        return Some(PFN_UNKNOWN);
+    }
+    Some(config::pfn_of(config::read_word(call.arg(n)? + offset)?))
+}
+
+#[inline(always)]
+fn ext_err(call: &impl Returned, n: u8) -> u64 {
+    if n == NO_ARGUMENT {
+        return 0;
+    }
+    call.arg(n).and_then(config::read_word).unwrap_or(0)
+}
+
+#[inline(always)]
+fn decode(returned: &impl Returned, shape: Shape) -> Option<Call> {
+    let pfn = match shape.page {
+        NO_ARGUMENT => PFN_UNKNOWN,
+        n => {
+            let page = returned.arg(n)?;
+            if shape.flags & Shape::PFN != 0 { page } else { config::pfn_of(page) }
+        }
+    };
+    let gfn = match shape.gpa {
+        NO_ARGUMENT => 0,
+        n => returned.arg(n)? >> 12,
+    };
+    let level = match shape.level {
+        NO_ARGUMENT => Level::L4K,
+        n => shape.to_level(returned.arg(n)? & 0xff)?,
+    };
+    let hkid = match shape.hkid {
+        NO_ARGUMENT => 0,
+        n => returned.arg(n)? as u16,
+    };
+    let status = Status(returned.ret());
+    let failed = !status.is_success();
+    Some(Call {
+        tdr: root_page(returned, shape.td, config::tdr_page_offset())?,
+        tdvpr: root_page(returned, shape.vp, config::tdvpr_page_offset())?,
+        pfn,
+        gfn,
+        level,
+        hkid,
+        answer: Answer {
+            status,
+            ext_err1: if failed { ext_err(returned, shape.ext_err1) } else { 0 },
+            ext_err2: if failed { ext_err(returned, shape.ext_err2) } else { 0 },
+            now_ns: now_ns(),
+        },
+    })
+}
+
+#[inline(always)]
+fn returned(leaf: Leaf, returned: &impl Returned) -> Option<()> {
+    let counters = counters()?;
+    let Some(call) = decode(returned, config::shape(leaf)) else {
+        // SAFETY: points into this CPU's counters.
+        unsafe { atomic::fetch_add(&raw mut (*counters).unread, 1) };
+        return None;
+    };
+    // SAFETY: points into this CPU's counters, and a leaf's number is below SHAPES.
+    unsafe {
+        let answers = &raw mut (*counters).calls[leaf as usize];
+        let status = call.answer.status;
+        let answer = if status.is_success() {
+            &raw mut (*answers).ok
+        } else if status.is_busy() {
+            &raw mut (*answers).busy
+        } else {
+            &raw mut (*answers).error
+        };
+        atomic::fetch_add(answer, 1);
+    }
+    emit::seamcall(leaf, &call);
+    let mut finding = Finding::NONE;
+    if tracker::seamcall(&mut Maps, leaf, &call, &mut finding) {
+        emit::violation(returned.ctx(), leaf as u8, &finding, call.answer.now_ns);
+    }
+    Some(())
+}
+
+/// Keeps the arguments of a probed function for the probe at its return.
+#[uprobe]
+pub fn tdh_entry(ctx: ProbeContext) -> u32 {
+    let mut args = [0; 6];
+    let mut n = 0;
+    while n < 6 {
+        args[n] = ctx.arg::<u64>(n).unwrap_or(0);
+        n += 1;
+    }
+    if CALLS.insert(bpf_get_current_pid_tgid(), args, u64::from(BPF_ANY)).is_err()
+        && let Some(counters) = counters()
+    {
+        // SAFETY: points into this CPU's counters.
+        unsafe { atomic::fetch_add(&raw mut (*counters).unread, 1) };
+    }
+    0
+}
+
+macro_rules! seamcalls {
+    ($($leaf:ident, $fexit:ident, $return:ident;)*) => {$(
+        #[fexit]
+        pub fn $fexit(ctx: FExitContext) -> i32 {
+            debug!(&ctx, "{} returned", stringify!($fexit));
+            returned(Leaf::$leaf, &Fexit(&ctx));
+            0
+        }
+
+        #[uretprobe]
+        pub fn $return(ctx: RetProbeContext) -> u32 {
+            debug!(&ctx, "{} returned", stringify!($fexit));
+            let thread = bpf_get_current_pid_tgid();
+            // SAFETY: the value is copied at once; this thread alone writes it.
+            let Some(args) = (unsafe { CALLS.get(thread) }).copied() else { return 0 };
+            let _ = CALLS.remove(thread);
+            returned(Leaf::$leaf, &Probed { ctx: &ctx, args });
+            0
+        }
+    )*};
+}
+
+seamcalls! {
+    MemPageAdd, tdh_mem_page_add, ret_mem_page_add;
+    MemPageAug, tdh_mem_page_aug, ret_mem_page_aug;
+    MemSeptAdd, tdh_mem_sept_add, ret_mem_sept_add;
+    MemRangeBlock, tdh_mem_range_block, ret_mem_range_block;
+    MemTrack, tdh_mem_track, ret_mem_track;
+    MemPageRemove, tdh_mem_page_remove, ret_mem_page_remove;
+    PhymemPageWbinvd, tdh_phymem_page_wbinvd_hkid, ret_phymem_page_wbinvd_hkid;
+    PhymemPageReclaim, tdh_phymem_page_reclaim, ret_phymem_page_reclaim;
+    MngCreate, tdh_mng_create, ret_mng_create;
+    MngAddcx, tdh_mng_addcx, ret_mng_addcx;
+    MngInit, tdh_mng_init, ret_mng_init;
+    MngKeyFreeid, tdh_mng_key_freeid, ret_mng_key_freeid;
+    VpCreate, tdh_vp_create, ret_vp_create;
+    VpAddcx, tdh_vp_addcx, ret_vp_addcx;
+    MrFinalize, tdh_mr_finalize, ret_mr_finalize;
+}

@@ -1,0 +1,240 @@
+//! The ledger on BPF maps.
+
+use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
+use septwatch_common::{
+    Life, Line, PageKind, Suspect, Td,
+    config::{BLOCK_SHIFT, CHUNK, MAX_TDS},
+    tracker::Store,
+    zap::{Zap, ZapKey},
+};
+
+use crate::{
+    atomic, config, emit,
+    maps::{BLOCKS, Chunk, EMPTY_CHUNK, LEDGER, TD_BY_TDR, TDS, WINDOWS, ZAPS, counters, shared},
+    task::{self, Task, now_ns},
+};
+
+/// Slots that a new TD looks at before the table counts as full.
+const PROBES: u64 = 32;
+
+pub struct Maps;
+
+/// How many lines are open in the block around a frame. Blocks share a count where the filter is smaller than the
+/// range of frame numbers: that costs a look-up, never a miss.
+#[inline(always)]
+fn block(pfn: u64) -> Option<*mut u64> {
+    BLOCKS.get_ptr_mut((pfn >> BLOCK_SHIFT & config::block_mask()) as u32)
+}
+
+/// Whether a line may be open around this frame.
+#[inline(always)]
+pub fn may_be_lent(pfn: u64) -> bool {
+    // SAFETY: points into a map value; volatile, because other CPUs write it.
+    block(pfn).is_some_and(|open| unsafe { open.read_volatile() } != 0)
+}
+
+#[inline(always)]
+fn line_at(chunk: *mut Chunk, pfn: u64) -> *mut u64 {
+    let line = pfn % CHUNK as u64;
+    // SAFETY: within the chunk, by the modulus.
+    unsafe { chunk.cast::<u64>().add(line as usize) }
+}
+
+impl Store for Maps {
+    type Slot = *mut u64;
+
+    #[inline(always)]
+    fn slot(&mut self, pfn: u64) -> Option<Self::Slot> {
+        Some(line_at(LEDGER.get_ptr_mut(pfn / CHUNK as u64)?, pfn))
+    }
+
+    #[inline(always)]
+    fn slot_or_new(&mut self, pfn: u64) -> Option<Self::Slot> {
+        let key = pfn / CHUNK as u64;
+        if let Some(chunk) = LEDGER.get_ptr_mut(key) {
+            return Some(line_at(chunk, pfn));
+        }
+        // Two CPUs may come here at once: one of them finds the other's chunk below.
+        let _ = LEDGER.insert(key, EMPTY_CHUNK.get(0)?, u64::from(BPF_NOEXIST));
+        match LEDGER.get_ptr_mut(key) {
+            Some(chunk) => Some(line_at(chunk, pfn)),
+            None => {
+                if let Some(counters) = counters() {
+                    // SAFETY: points into this CPU's counters.
+                    unsafe { atomic::fetch_add(&raw mut (*counters).outside, 1) };
+                }
+                None
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn read(&mut self, slot: Self::Slot) -> Line {
+        // SAFETY: points into a map value; volatile, because other CPUs write it.
+        Line(unsafe { slot.read_volatile() })
+    }
+
+    #[inline(always)]
+    fn replace(&mut self, slot: Self::Slot, old: Line, new: Line) -> bool {
+        // SAFETY: points into a map value.
+        unsafe { atomic::replace(slot, old.0, new.0) }
+    }
+
+    #[inline(always)]
+    fn open_lines(&mut self, pfn: u64, more: bool) {
+        if let Some(open) = block(pfn) {
+            // SAFETY: points into a map value.
+            unsafe { atomic::fetch_add(open, if more { 1 } else { u64::MAX }) };
+        }
+    }
+
+    #[inline(always)]
+    fn premap_exempt(&self) -> bool {
+        config::premap_exempt()
+    }
+
+    #[inline(always)]
+    fn td(&mut self, tdr: u64) -> Option<u16> {
+        // SAFETY: the value is copied at once; entries are preallocated.
+        if let Some(index) = unsafe { TD_BY_TDR.get(tdr) } {
+            return Some(*index as u16);
+        }
+        let td = enter(tdr, 0, Suspect::LATE)?;
+        if let Some(record) = self.record(td) {
+            // Whether it can run is not known: it most likely does, and TRACK is only asked for if so.
+            record.finalized = 1;
+            record.life = Life::Finalized as u8;
+        }
+        self.life(td, Life::Finalized);
+        Some(td)
+    }
+
+    #[inline(always)]
+    fn td_begin(&mut self, tdr: u64, hkid: u16) -> Option<u16> {
+        enter(tdr, hkid, Suspect::default())
+    }
+
+    #[inline(always)]
+    fn record(&mut self, td: u16) -> Option<&mut Td> {
+        if td == 0 {
+            return None;
+        }
+        // SAFETY: points into a map value. Others write to it at the same time: single words, of which none is
+        // relied on to agree with another.
+        TDS.get_ptr_mut(u32::from(td)).map(|record| unsafe { &mut *record })
+    }
+
+    #[inline(always)]
+    fn count(&mut self, td: u16, kind: PageKind, more: bool) {
+        if let Some(record) = self.record(td) {
+            let frames = &raw mut record.frames[kind as usize];
+            // SAFETY: points into a map value.
+            unsafe { atomic::fetch_add(frames, if more { 1 } else { u64::MAX }) };
+        }
+    }
+
+    #[inline(always)]
+    fn life(&mut self, td: u16, life: Life) {
+        let now_ns = now_ns();
+        let Some(record) = self.record(td) else { return };
+        record.life = life as u8;
+        if matches!(life, Life::Finalized) {
+            record.finalized = 1;
+        }
+        let tdr = record.tdr;
+        emit::td_life(td, record, now_ns);
+        if matches!(life, Life::Gone) {
+            let _ = TD_BY_TDR.remove(tdr);
+        }
+    }
+
+    #[inline(always)]
+    fn zap(&mut self, key: ZapKey) -> Option<&mut Zap> {
+        // SAFETY: points into a map value. An element that is dropped meanwhile may serve another zap: KVM's mmu_lock
+        // keeps zaps of one leaf apart, so that this needs two bugs at once, and then costs a wrong reason.
+        ZAPS.get_ptr_mut(key).map(|zap| unsafe { &mut *zap })
+    }
+
+    #[inline(always)]
+    fn zap_or_new(&mut self, key: ZapKey) -> Option<&mut Zap> {
+        if ZAPS.get_ptr_mut(key).is_none() {
+            let _ = ZAPS.insert(key, Zap::default(), u64::from(BPF_NOEXIST));
+        }
+        self.zap(key)
+    }
+
+    #[inline(always)]
+    fn drop_zap(&mut self, key: ZapKey) {
+        let _ = ZAPS.remove(key);
+    }
+
+    #[inline(always)]
+    fn window(&mut self, pfn: u64) -> u64 {
+        // SAFETY: the value is copied at once.
+        unsafe { WINDOWS.get(pfn) }.map_or(0, |released_ns| *released_ns)
+    }
+
+    #[inline(always)]
+    fn open_window(&mut self, pfn: u64, now_ns: u64) {
+        let _ = WINDOWS.insert(pfn, now_ns, u64::from(BPF_ANY));
+    }
+
+    #[inline(always)]
+    fn close_window(&mut self, pfn: u64) {
+        let _ = WINDOWS.remove(pfn);
+    }
+
+    #[inline(always)]
+    fn suspect(&self) -> Suspect {
+        // SAFETY: points into a map value; volatile, because userspace writes it.
+        let bits = shared().map_or(0, |shared| unsafe { (&raw const (*shared).suspect).read_volatile() });
+        Suspect(bits as u32)
+    }
+
+    #[inline(always)]
+    fn doubt(&mut self, td: u16, reason: Suspect) {
+        if let Some(record) = self.record(td) {
+            record.suspect = record.suspect.and(reason);
+        }
+    }
+}
+
+/// Gives a TD a slot and a number.
+#[inline(always)]
+fn enter(tdr: u64, hkid: u16, suspect: Suspect) -> Option<u16> {
+    let shared = shared()?;
+    // SAFETY: points into a map value.
+    let number = unsafe { atomic::fetch_add(&raw mut (*shared).tds, 1) };
+    let mut probe = 0;
+    while probe < PROBES {
+        let index = 1 + (number + probe) % u64::from(MAX_TDS - 1);
+        probe += 1;
+        let record = TDS.get_ptr_mut(index as u32)?;
+        // SAFETY: points into a map value; who replaces `tdr` has the slot.
+        unsafe {
+            let free = (*record).life == Life::None as u8
+                || ((*record).life == Life::Gone as u8 && (*record).lent() == 0);
+            let old = (*record).tdr;
+            if !free || !atomic::replace(&raw mut (*record).tdr, old, tdr) {
+                continue;
+            }
+            (*record).life = Life::Created as u8;
+            (*record).begun_ns = now_ns();
+            (*record).cgroup = task::cgroup();
+            (*record).zap_gfn = 0;
+            (*record).frames = [0; 6];
+            (*record).id = number as u32 + 1;
+            (*record).epoch = 0;
+            (*record).suspect = suspect;
+            (*record).tgid = Task::current().tgid;
+            (*record).hkid = hkid;
+            (*record).finalized = 0;
+            (*record).comm = task::comm();
+        }
+        let _ = TD_BY_TDR.insert(tdr, index, u64::from(BPF_ANY));
+        return Some(index as u16);
+    }
+    // SAFETY: as above; a bit that is set twice stays set.
+    unsafe { (*shared).suspect |= u64::from(Suspect::TDS_FULL.0) };
+    None
+}

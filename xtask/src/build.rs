@@ -1,0 +1,57 @@
+//! Building the `septwatch` binary. Its build script compiles the eBPF object and embeds it.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::step::seconds;
+use crate::{run, setup};
+
+/// Builds the release binary and returns its path.
+///
+/// # Errors
+/// The build fails; cargo has shown why.
+pub fn septwatch() -> Result<PathBuf> {
+    let start = Instant::now();
+    let mut cargo = setup::cargo()?;
+    cargo.args(["build", "--locked", "--release", "--package", "septwatch", "--bin", "septwatch"]);
+    // The messages name the executable, wherever the person's cargo configuration lets targets go.
+    cargo.arg("--message-format=json-render-diagnostics").stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut child = cargo.spawn().with_context(|| format!("cannot run `{}`", run::line(&cargo)))?;
+    let mut executable = None;
+    if let Some(messages) = child.stdout.take() {
+        for message in BufReader::new(messages).lines() {
+            executable = executable.or(executable_in(&message.context("cannot read cargo's messages")?));
+        }
+    }
+    let status = child.wait()?;
+    if !status.success() {
+        bail!("`{}`: {status}", run::line(&cargo));
+    }
+    let executable = executable.context("cargo named no executable")?;
+    println!("septwatch: {}, built in {}", executable.display(), seconds(start.elapsed()));
+    Ok(executable)
+}
+
+fn executable_in(message: &str) -> Option<PathBuf> {
+    let message: serde_json::Value = serde_json::from_str(message).ok()?;
+    message.get("executable")?.as_str().map(PathBuf::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_executable_is_found_in_cargos_messages() {
+        let artifact =
+            r#"{"reason":"compiler-artifact","target":{"name":"septwatch"},"executable":"/t/septwatch"}"#;
+        assert_eq!(executable_in(artifact), Some(PathBuf::from("/t/septwatch")));
+        for other in [r#"{"reason":"compiler-artifact","executable":null}"#, "{}", "no JSON", ""] {
+            assert_eq!(executable_in(other), None);
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! Everything that must hold before a change goes in. Cheap parts first, tests last; all parts run, so that one
+//! run names all that is wrong.
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::Result;
+
+use crate::step::seconds;
+use crate::{audit, run, setup, test};
+
+/// A part: its name, and what it does.
+type Part = (&'static str, fn() -> Result<()>);
+
+/// The parts before the tests. The eBPF programs have their own lints: no other crate is for their target.
+const PARTS: [Part; 5] = [
+    ("format", format),
+    ("audit", audit::run),
+    ("lints", lints),
+    ("lints of the eBPF programs", bpf_lints),
+    ("docs", docs),
+];
+
+const HOST_CRATES: [&str; 3] = ["--workspace", "--exclude", "septwatch-ebpf"];
+
+/// Runs all parts, prints how long each took, and the count of tests as the last line.
+///
+/// # Errors
+/// Set-up fails. What a part finds wrong is not an error but an exit code.
+pub fn run() -> Result<ExitCode> {
+    setup::for_building()?;
+    let mut told = Vec::new();
+    let mut good = true;
+    for (name, part) in PARTS {
+        println!("\n== {name}");
+        let start = Instant::now();
+        let result = part();
+        let time = seconds(start.elapsed());
+        match result {
+            Ok(()) => told.push(format!("{name}: good, {time}")),
+            Err(error) => {
+                eprintln!("error: {name}: {error:#}");
+                told.push(format!("{name}: FAILED, {time}"));
+                good = false;
+            }
+        }
+    }
+    println!("\n== tests");
+    let start = Instant::now();
+    let count = test::floors(&test::Options { strict: true, floors: Vec::new() })?;
+    told.push(format!(
+        "tests: {}, {}",
+        if count.is_good(true) { "good" } else { "FAILED" },
+        seconds(start.elapsed())
+    ));
+    println!("\n{}", told.join("\n"));
+    count.tell();
+    Ok(if good && count.is_good(true) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn format() -> Result<()> {
+    run::shown(setup::cargo()?.args(["fmt", "--all", "--check"]))
+}
+
+fn lints() -> Result<()> {
+    let mut cargo = setup::cargo()?;
+    cargo.args(["clippy", "--locked"]).args(HOST_CRATES).args(["--all-targets", "--", "-D", "warnings"]);
+    run::shown(&mut cargo)
+}
+
+fn bpf_lints() -> Result<()> {
+    let mut cargo = setup::cargo()?;
+    // -Z is for a nightly compiler unless this is set; core is not shipped for this target.
+    cargo.env("RUSTC_BOOTSTRAP", "1").args([
+        "clippy",
+        "--locked",
+        "--release",
+        "--package",
+        "septwatch-ebpf",
+    ]);
+    cargo.args(["-Z", "build-std=core", "--target", "bpfel-unknown-none", "--", "-D", "warnings"]);
+    run::shown(&mut cargo)
+}
+
+fn docs() -> Result<()> {
+    let mut cargo = setup::cargo()?;
+    cargo.env("RUSTDOCFLAGS", "-D warnings").args(["doc", "--locked", "--no-deps"]).args(HOST_CRATES);
+    run::shown(&mut cargo)
+}

@@ -1,0 +1,64 @@
+//! Programs from crates.io that building and checking need: built once per version, kept in the cache.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+
+use super::{cargo_program, on_path, rustc_program};
+use crate::step::{Outcome, note, step};
+use crate::{cache, run};
+
+const BPF_LINKER: &str = "bpf-linker";
+
+/// Checks licences, doubles, sources and advisories of dependencies.
+const CARGO_DENY: &str = "cargo-deny";
+const CARGO_DENY_VERSION: &str = "0.20.2";
+
+/// Makes sure that the bpf-linker is there which links the eBPF object, and returns its path.
+///
+/// # Errors
+/// It cannot be built: the error holds the command.
+pub fn bpf_linker() -> Result<PathBuf> {
+    let bin = cache::bpf_linker_bin(&rustc_program())?;
+    let root = bin.parent().context("the linker's folder has no parent")?;
+    step(BPF_LINKER, || ensure(BPF_LINKER, cache::BPF_LINKER_VERSION, root))
+}
+
+/// Makes sure that cargo-deny is there, and returns its path.
+///
+/// # Errors
+/// As [`bpf_linker`].
+pub fn cargo_deny() -> Result<PathBuf> {
+    let root = cache::root()?.join(format!("{CARGO_DENY}-{CARGO_DENY_VERSION}"));
+    step(CARGO_DENY, || ensure(CARGO_DENY, CARGO_DENY_VERSION, &root))
+}
+
+/// Takes the program of the cache, else one of the same version in `PATH`, else builds it into the cache.
+fn ensure(program: &str, version: &str, root: &Path) -> Result<(Outcome, PathBuf)> {
+    let cached = root.join("bin").join(program);
+    for place in [Some(cached.clone()), on_path(program)].into_iter().flatten() {
+        if is_version(&place, version) {
+            let what = format!("{version}, {}", place.display());
+            return Ok((Outcome::Present(what), place));
+        }
+    }
+    note(program, format_args!("building {version}, some minutes"));
+    let mut install = Command::new(cargo_program());
+    install.args(["install", "--locked", "--force", "--version", version, "--root"]).arg(root).arg(program);
+    let by_hand = run::line(&install);
+    // What a person builds septwatch with is not for the tools that build it.
+    for variable in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_TARGET", "CARGO_TARGET_DIR"] {
+        install.env_remove(variable);
+    }
+    run::quiet(&mut install).with_context(|| {
+        format!("cannot build {program}. It needs the crate registry and a C compiler. Run: {by_hand}")
+    })?;
+    Ok((Outcome::Done(format!("built {version} into {}", root.display())), cached))
+}
+
+/// Whether the program runs here and is this version.
+fn is_version(program: &Path, version: &str) -> bool {
+    let printed = run::quiet(Command::new(program).arg("--version"));
+    printed.is_ok_and(|text| text.split_whitespace().nth(1) == Some(version))
+}

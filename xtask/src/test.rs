@@ -1,0 +1,145 @@
+//! The floors of tests: which there are, what each needs, and the one count over all of them.
+//! What a single test checks stands in the crates and in `tests/`.
+
+mod libtest;
+
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{ExitCode, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context as _, Result};
+use clap::{Args, ValueEnum};
+
+use crate::step::seconds;
+use crate::{build, run, setup};
+pub use libtest::Count;
+
+/// What `test` is asked for.
+#[derive(Args)]
+pub struct Options {
+    /// A test or a floor that cannot run is a failure.
+    #[arg(long)]
+    pub strict: bool,
+    /// Which floors; all where none is given.
+    #[arg(value_enum, value_name = "FLOOR")]
+    pub floors: Vec<Floor>,
+}
+
+/// A floor of tests, by what it needs.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum Floor {
+    /// Anywhere, no privileges: the ledger, parsers, views.
+    #[value(name = "1")]
+    Anywhere,
+    /// As root on the running kernel: the demo path, with the real binary.
+    #[value(name = "2")]
+    RunningKernel,
+}
+
+impl Floor {
+    fn number(self) -> u8 {
+        match self {
+            Self::Anywhere => 1,
+            Self::RunningKernel => 2,
+        }
+    }
+
+    /// Sets up what the floor needs besides the build.
+    ///
+    /// # Errors
+    /// Why it cannot run here.
+    fn prepare(self) -> Result<()> {
+        match self {
+            Self::Anywhere => Ok(()),
+            Self::RunningKernel => {
+                anyhow::ensure!(
+                    rustix::process::geteuid().is_root(),
+                    "it loads eBPF programs, which needs root"
+                );
+                setup::for_running()
+            }
+        }
+    }
+
+    /// The arguments of `cargo test`, and those of the test programs.
+    fn arguments(self) -> (&'static [&'static str], &'static [&'static str]) {
+        match self {
+            Self::Anywhere => {
+                (&["--workspace", "--exclude", "septwatch-ebpf", "--exclude", "septwatch-tests"], &[])
+            }
+            // One after the other: there is one ledger on a host, and one lock on it.
+            Self::RunningKernel => (&["--package", "septwatch-tests"], &["--test-threads=1"]),
+        }
+    }
+
+    fn run(self, septwatch: &Path) -> Result<Count> {
+        let (for_cargo, for_tests) = self.arguments();
+        let mut cargo = setup::cargo()?;
+        // Release: the property tests go through a million operations.
+        cargo
+            .args(["test", "--locked", "--release", "--no-fail-fast"])
+            .args(for_cargo)
+            .arg("--")
+            .args(for_tests);
+        // The tests run this binary; see the header of tests/lib.rs.
+        cargo.env("SEPTWATCH_BIN", septwatch).stdin(Stdio::null()).stdout(Stdio::piped());
+        let command = run::line(&cargo);
+        let mut child = cargo.spawn().with_context(|| format!("cannot run `{command}`"))?;
+        let mut reader = libtest::Reader::default();
+        if let Some(output) = child.stdout.take() {
+            let mut output = BufReader::new(output);
+            let mut line = Vec::new();
+            while output.read_until(b'\n', &mut line).context("cannot read the tests' output")? > 0 {
+                let text = String::from_utf8_lossy(&line);
+                print!("{text}");
+                reader.line(text.trim_end());
+                line.clear();
+            }
+        }
+        let status = child.wait()?;
+        let mut count = reader.finish();
+        // A program that did not build or was killed printed no result of its own.
+        if !status.success() && (count.failed.is_empty() || count.unfinished) {
+            count.failed.push(format!("`{command}`: {status}"));
+        }
+        Ok(count)
+    }
+}
+
+/// Runs floors after all set-up, and prints the count as the last line.
+///
+/// # Errors
+/// As [`floors`].
+pub fn run(options: &Options) -> Result<ExitCode> {
+    let count = floors(options)?;
+    count.tell();
+    Ok(if count.is_good(options.strict) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Runs floors after all set-up, and returns the count over all of them.
+///
+/// # Errors
+/// Set-up or the build of the binary fails. A failing test is not an error.
+pub fn floors(options: &Options) -> Result<Count> {
+    setup::for_building()?;
+    let septwatch = build::septwatch()?;
+    let mut floors = options.floors.clone();
+    if floors.is_empty() {
+        floors.extend(Floor::value_variants());
+    }
+    floors.sort_unstable();
+    floors.dedup();
+    let mut total = Count::default();
+    for floor in floors {
+        let start = Instant::now();
+        let name = format!("floor {}", floor.number());
+        let count = match floor.prepare() {
+            Ok(()) => floor.run(&septwatch)?,
+            Err(why) => Count { skipped: vec![format!("all of it: {why:#}")], ..Count::default() },
+        };
+        println!("{name}: {count} in {}", seconds(start.elapsed()));
+        total.add(&name, count);
+    }
+    Ok(total)
+}
