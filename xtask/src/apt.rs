@@ -23,7 +23,6 @@ pub enum Index {
     /// Built packages of this machine's architecture.
     Binaries,
     /// Source packages.
-    #[expect(dead_code, reason = "the lab fetches kernel sources")]
     Sources,
 }
 
@@ -100,7 +99,6 @@ impl Private {
     ///
     /// # Errors
     /// As [`Self::download_deb`].
-    #[expect(dead_code, reason = "the lab fetches kernel sources")]
     pub fn download_source(&self, package: &str, version: &str, into: &Path) -> Result<Vec<PathBuf>> {
         self.fetch(&["source", "--download-only"], package, version, into)
     }

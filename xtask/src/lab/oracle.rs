@@ -1,0 +1,151 @@
+//! Compares what a machine left behind with what was expected of it.
+//!
+//! Two oracles know the truth without septwatch: the software module's table of owned frames, and its record of
+//! frames that the allocator took or gave while a TD owned them. septwatch's verdicts are compared as a third.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+
+use super::scenario::Expectation;
+
+/// One thing that was compared.
+pub struct Finding {
+    pub what: &'static str,
+    pub expected: Vec<String>,
+    pub found: Vec<String>,
+    pub equal: bool,
+}
+
+/// What a kernel log must not hold when nothing is expected of it.
+const COMPLAINTS: [&str; 6] = ["WARNING:", "BUG:", "Oops", "SEAMCALL", "Call Trace", "KVM_BUG"];
+
+/// All comparisons for one machine's files.
+///
+/// # Errors
+/// A file is missing: the machine did not get as far as it said.
+pub fn judge(folder: &Path, expected: &Expectation) -> Result<Vec<Finding>> {
+    let read = |name: &str| {
+        fs::read_to_string(folder.join(name)).with_context(|| format!("the machine left no file `{name}`"))
+    };
+    let mut findings = vec![
+        counted("owned at the end", &expected.owned, &read("owned")?, &["type", "state"], false),
+        counted("frames", &expected.frames, &read("frames")?, &["type", "state"], true),
+        in_order("calls", &expected.calls, &read("vmm")?),
+        in_order("seamcalls", &expected.seamcalls, &read("calls")?),
+        kernel_log(&expected.dmesg, &read("dmesg")?),
+    ];
+    let code = read("vmm.code")?.trim().to_owned();
+    if code != "0" {
+        findings.push(different("VMM's exit code", "0", &code));
+    }
+    if folder.join("septwatch.json").is_file() {
+        findings.push(verdicts(&expected.verdicts, &read("septwatch.json")?));
+    }
+    Ok(findings)
+}
+
+fn different(what: &'static str, expected: &str, found: &str) -> Finding {
+    Finding { what, expected: vec![expected.to_owned()], found: vec![found.to_owned()], equal: false }
+}
+
+/// Lines of `key=value` words, counted by the values of these keys and, when asked, by the first word before them.
+fn counted(what: &'static str, expected: &[String], text: &str, keys: &[&str], first: bool) -> Finding {
+    let mut counts = BTreeMap::<String, u64>::new();
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        let value = |key: &&str| line.split(' ').find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
+        let head = line.split(' ').next().filter(|_| first);
+        let words: Vec<&str> = head.into_iter().chain(keys.iter().filter_map(value)).collect();
+        *counts.entry(words.join(" ")).or_default() += 1;
+    }
+    let found: Vec<String> = counts.iter().map(|(words, count)| format!("{words} x{count}")).collect();
+    let mut sorted = expected.to_vec();
+    sorted.sort();
+    Finding { what, equal: sorted == found, expected: sorted, found }
+}
+
+/// Each part must be in a line after that of the part before it.
+fn in_order(what: &'static str, expected: &[String], text: &str) -> Finding {
+    let mut lines = text.lines();
+    let found: Vec<String> = expected
+        .iter()
+        .map_while(|part| lines.find(|line| line.contains(part.as_str())).map(|_| part.clone()))
+        .collect();
+    Finding { what, equal: found.len() == expected.len(), expected: expected.to_vec(), found }
+}
+
+fn kernel_log(expected: &[String], text: &str) -> Finding {
+    if !expected.is_empty() {
+        return in_order("kernel log", expected, text);
+    }
+    let complaints: Vec<String> = text
+        .lines()
+        .filter(|line| COMPLAINTS.iter().any(|complaint| line.contains(complaint)))
+        .map(str::to_owned)
+        .collect();
+    Finding { what: "kernel log", expected: Vec::new(), equal: complaints.is_empty(), found: complaints }
+}
+
+/// septwatch's JSON lines: the values of `verdict`, wherever a line has one.
+fn verdicts(expected: &[String], text: &str) -> Finding {
+    let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let found: BTreeSet<String> =
+        lines.filter_map(|line| Some(line.get("verdict")?.as_str()?.to_owned())).collect();
+    let wanted: BTreeSet<String> = expected.iter().cloned().collect();
+    Finding {
+        what: "septwatch",
+        equal: found == wanted,
+        expected: wanted.into_iter().collect(),
+        found: found.into_iter().collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn strings(list: &[&str]) -> Vec<String> {
+        list.iter().map(|&text| text.to_owned()).collect()
+    }
+
+    const FRAMES: &str = "\
+freed-while-owned ns=1 call=2 pfn=0x1 type=REG td=1 gpa=0x1 level=0 state=BLOCKED pid=1 comm=x
+# a remark
+reused-while-owned ns=2 call=2 pfn=0x1 type=REG td=1 gpa=0x1 level=0 state=BLOCKED pid=1 comm=y
+freed-while-owned ns=3 call=2 pfn=0x2 type=REG td=1 gpa=0x2 level=0 state=BLOCKED pid=1 comm=x
+";
+
+    #[test]
+    fn frames_are_counted() {
+        let want = strings(&["reused-while-owned REG BLOCKED x1", "freed-while-owned REG BLOCKED x2"]);
+        assert!(counted("frames", &want, FRAMES, &["type", "state"], true).equal);
+        let less = strings(&["freed-while-owned REG BLOCKED x2"]);
+        assert!(!counted("frames", &less, FRAMES, &["type", "state"], true).equal);
+        assert!(counted("owned", &strings(&["REG BLOCKED x3"]), FRAMES, &["type", "state"], false).equal);
+        assert!(counted("owned", &[], "", &["type", "state"], false).equal);
+    }
+
+    #[test]
+    fn order_counts() {
+        assert!(in_order("x", &strings(&["a", "b"]), "1 a\n2\n3 b\n").equal);
+        assert!(!in_order("x", &strings(&["b", "a"]), "1 a\n2\n3 b\n").equal);
+        assert!(!in_order("x", &strings(&["a", "a"]), "1 a\n").equal);
+    }
+
+    #[test]
+    fn a_quiet_kernel_log_is_the_default() {
+        assert!(kernel_log(&[], "[ 1.0] virt/tdx: BIOS enabled\n").equal);
+        assert!(!kernel_log(&[], "[ 1.0] WARNING: CPU: 0 PID: 1 at tdx.c\n").equal);
+        assert!(kernel_log(&strings(&["WARNING"]), "[ 1.0] WARNING: CPU: 0\n").equal);
+    }
+
+    #[test]
+    fn verdicts_are_a_set() {
+        let text = "{\"verdict\":\"zap-failed\"}\n{\"verdict\":\"zap-failed\"}\n{\"event\":\"x\"}\nno json\n";
+        assert!(verdicts(&strings(&["zap-failed"]), text).equal);
+        assert!(!verdicts(&[], text).equal);
+    }
+}
