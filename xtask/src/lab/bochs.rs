@@ -85,8 +85,7 @@ fn on_path() -> Option<Bochs> {
     let models = text(&["--help", "cpu"])?;
     let bios = PathBuf::from("/usr/share/bochs/BIOS-bochs-latest");
     let vga_bios = PathBuf::from("/usr/share/vgabios/vgabios.bin");
-    let suitable =
-        version >= OLDEST && models.contains(CPU_MODEL) && bios.is_file() && vga_bios.is_file();
+    let suitable = version >= OLDEST && models.contains(CPU_MODEL) && bios.is_file() && vga_bios.is_file();
     suitable.then(|| Bochs { program: "bochs".into(), bios, vga_bios, wide: false })
 }
 
@@ -147,7 +146,8 @@ fn fetch_bios(bochs: &Bochs, work: &Path) -> Result<()> {
         let deb = binaries.download_deb(package, version, work)?;
         let unpacked = work.join(package);
         run::quiet(Command::new("dpkg-deb").arg("-x").arg(deb).arg(&unpacked))?;
-        fs::copy(unpacked.join(inside), to).with_context(|| format!("{package} {version} has no {inside}"))?;
+        fs::copy(unpacked.join(inside), to)
+            .with_context(|| format!("{package} {version} has no {inside}"))?;
     }
     Ok(())
 }

@@ -166,7 +166,10 @@ mod tests {
     fn libraries_are_read_from_ldd() {
         let text = "\tlinux-vdso.so.1 (0x1)\n\tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x2)\n\t/lib64/ld-linux-x86-64.so.2 (0x3)\n";
         let found = libraries(text);
-        assert_eq!(found, [Path::new("/lib/x86_64-linux-gnu/libc.so.6"), Path::new("/lib64/ld-linux-x86-64.so.2")]);
+        assert_eq!(
+            found,
+            [Path::new("/lib/x86_64-linux-gnu/libc.so.6"), Path::new("/lib64/ld-linux-x86-64.so.2")]
+        );
         assert!(libraries("\tstatically linked\n").is_empty());
     }
 
@@ -182,7 +185,8 @@ mod tests {
         initrd.text("lib/x/y", "abc");
         let path = folder.path().join("initrd");
         initrd.write(&path).unwrap();
-        let listed = run::quiet(Command::new("sh").arg("-c").arg(format!("cpio -it < {}", path.display()))).unwrap();
+        let listed =
+            run::quiet(Command::new("sh").arg("-c").arg(format!("cpio -it < {}", path.display()))).unwrap();
         assert_eq!(listed.lines().collect::<Vec<_>>(), ["lib", "lib/x", "init", "lib/x/y"]);
     }
 }

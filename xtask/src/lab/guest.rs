@@ -53,7 +53,7 @@ sleep 1000
 /// What `/in/run` is for a scenario: septwatch watches, the VMM runs the script.
 pub const RUN_SCENARIO: &str = "\
 watcher=
-if [ -x /bin/septwatch ] && septwatch watch --help >/dev/null 2>&1; then
+if [ -x /bin/septwatch ]; then
   septwatch watch --json >/out/septwatch.json 2>/out/septwatch.err &
   watcher=$!
   sleep 2
@@ -125,8 +125,8 @@ fn vmm() -> Result<PathBuf> {
 fn septwatch() -> Result<Option<PathBuf>> {
     setup::for_building()?;
     let program = build::septwatch()?;
-    let watches = Command::new(&program).args(["watch", "--help"]).output().is_ok_and(|out| out.status.success());
-    if !watches {
+    let help = run::quiet(Command::new(&program).args(["watch", "--help"])).unwrap_or_default();
+    if !help.contains("--json") {
         return Ok(None);
     }
     let stripped = target_folder().join("lab/septwatch");

@@ -73,7 +73,8 @@ pub fn ensure(source: &Source) -> Result<Image> {
         parts.extend(module.iter().flat_map(|(name, text)| [name.as_str(), text.as_str()]));
         place::key(&parts)
     };
-    let at = |key: &str| Ok::<_, anyhow::Error>(place::folder("kernels")?.join(format!("{}-{key}", source.name)));
+    let at =
+        |key: &str| Ok::<_, anyhow::Error>(place::folder("kernels")?.join(format!("{}-{key}", source.name)));
     let found = at(&key(&source.identity))?;
     if found.join("bzImage").is_file() {
         return Ok(Image { name: source.name.clone(), folder: found });
@@ -117,7 +118,11 @@ fn compiler() -> Result<String> {
     let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
     if text.is_empty() {
         packages::ensure("kernel tools", &TOOLS)?;
-        return Ok(run::quiet(Command::new("gcc").arg("--version"))?.lines().next().unwrap_or_default().to_owned());
+        return Ok(run::quiet(Command::new("gcc").arg("--version"))?
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .to_owned());
     }
     Ok(text.lines().next().unwrap_or_default().to_owned())
 }
@@ -179,7 +184,11 @@ fn configure(tree: &Path, fragment: &Path) -> Result<()> {
     let text = fs::read_to_string(&config).with_context(|| format!("cannot read {}", config.display()))?;
     let missing: Vec<_> =
         NEEDED.iter().filter(|option| text.lines().all(|line| line != **option)).copied().collect();
-    ensure!(missing.is_empty(), "this source cannot be a lab kernel: it does not take {}", missing.join(", "));
+    ensure!(
+        missing.is_empty(),
+        "this source cannot be a lab kernel: it does not take {}",
+        missing.join(", ")
+    );
     Ok(())
 }
 
@@ -233,7 +242,9 @@ fn collect(tree: &Path, folder: &Path) -> Result<()> {
             run::quiet(Command::new("objcopy").arg("--strip-debug").arg(&from).arg(&to))?;
         }
     }
-    for (from, to) in [("System.map", "System.map"), (".config", "config"), ("arch/x86/boot/bzImage", "bzImage")] {
+    for (from, to) in
+        [("System.map", "System.map"), (".config", "config"), ("arch/x86/boot/bzImage", "bzImage")]
+    {
         let from = tree.join(from);
         fs::copy(&from, folder.join(to)).with_context(|| format!("cannot copy {}", from.display()))?;
     }

@@ -157,7 +157,9 @@ fn grow(path: &Path, bytes: u64) -> Result<()> {
     let file = File::options().write(true).open(path);
     let file = file.with_context(|| format!("cannot open {}", path.display()))?;
     let length = bytes.max(1).next_multiple_of(CYLINDER);
-    file.set_len(length).and_then(|()| (&file).flush()).with_context(|| format!("cannot grow {}", path.display()))
+    file.set_len(length)
+        .and_then(|()| (&file).flush())
+        .with_context(|| format!("cannot grow {}", path.display()))
 }
 
 /// AMX would break the kernel's XSETBV, and LA57 trips a check of Bochs.

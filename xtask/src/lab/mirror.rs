@@ -99,7 +99,9 @@ mod tests {
             run::quiet(Command::new("git").arg("-C").arg(tree.path()).args(arguments)).unwrap();
         };
         git(&["init", "-q"]);
-        for (name, text) in [("Kbuild", "a"), ("mm.c", "b"), ("old.c", "c"), (".gitignore", "*.o\n"), ("x.o", "d")] {
+        for (name, text) in
+            [("Kbuild", "a"), ("mm.c", "b"), ("old.c", "c"), (".gitignore", "*.o\n"), ("x.o", "d")]
+        {
             fs::write(tree.path().join(name), text).unwrap();
         }
         let first = update(tree.path(), copy.path()).unwrap();

@@ -39,7 +39,8 @@ struct Job<'a> {
 pub fn run(image: &Image, scenarios: Vec<Scenario>, keep: bool) -> Result<ExitCode> {
     let bochs = bochs::ensure()?;
     let cd = guest::cd(image, &[])?;
-    let (mine, others): (Vec<_>, Vec<_>) = scenarios.into_iter().partition(|scenario| scenario.is_for(&image.name));
+    let (mine, others): (Vec<_>, Vec<_>) =
+        scenarios.into_iter().partition(|scenario| scenario.is_for(&image.name));
     for scenario in &others {
         println!("{:28} skipped: made for {}", scenario.name, scenario.kernels.join(", "));
     }
@@ -49,7 +50,8 @@ pub fn run(image: &Image, scenarios: Vec<Scenario>, keep: bool) -> Result<ExitCo
     let totals = Mutex::new((0, 0));
     println!("{:28} {:46} {:46} time", format!("scenario on {}", image.name), "expected", "found");
     std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..SIDE_BY_SIDE).map(|_| scope.spawn(|| work(&job, &queue, &totals))).collect();
+        let workers: Vec<_> =
+            (0..SIDE_BY_SIDE).map(|_| scope.spawn(|| work(&job, &queue, &totals))).collect();
         for worker in workers {
             match worker.join() {
                 Ok(result) => result?,
@@ -162,7 +164,9 @@ fn summary(frames: &[String]) -> String {
 pub fn shell(image: &Image, commands: Option<&Path>) -> Result<()> {
     let mut text = String::new();
     match commands {
-        Some(path) => text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?,
+        Some(path) => {
+            text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?
+        }
         None => {
             eprintln!("shell commands for the machine, up to the end of input:");
             std::io::stdin().read_to_string(&mut text).context("cannot read the commands")?;

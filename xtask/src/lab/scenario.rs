@@ -111,7 +111,8 @@ mod tests {
 
     #[test]
     fn an_unknown_field_is_refused() {
-        let error = toml::from_str::<Scenario>("about = 'x'\nscript = ''\nfault = 1\n[expect]\n").err().unwrap();
+        let error =
+            toml::from_str::<Scenario>("about = 'x'\nscript = ''\nfault = 1\n[expect]\n").err().unwrap();
         assert!(error.to_string().contains("fault"), "{error}");
     }
 

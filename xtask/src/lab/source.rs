@@ -36,7 +36,8 @@ enum Origin {
 /// It was never fetched, and cannot be now.
 pub fn released(release: &str) -> Result<Source> {
     ensure!(
-        release.starts_with(|c: char| c.is_ascii_digit()) && release.chars().all(|c| c.is_ascii_digit() || c == '.'),
+        release.starts_with(|c: char| c.is_ascii_digit())
+            && release.chars().all(|c| c.is_ascii_digit() || c == '.'),
         "`{release}` is not a kernel release: give one as 7.3, or a tree with --source"
     );
     let known = place::folder("sources")?.join(release);
@@ -81,7 +82,10 @@ impl Source {
         if let Origin::Tree(tree) = &self.origin {
             return step(&format!("source {}", self.name), || {
                 let copied = mirror::update(tree, folder)?;
-                Ok((Outcome::Done(format!("{} of {} files copied", copied.written, copied.files)), copied.state))
+                Ok((
+                    Outcome::Done(format!("{} of {} files copied", copied.written, copied.files)),
+                    copied.state,
+                ))
             });
         }
         let complete = folder.join(".unpacked");
@@ -153,7 +157,9 @@ fn fetch_from(suite: &str, release: &str, into: &Path, tried: &mut Vec<String>) 
     let sources = Private::open(suite, Index::Sources)?;
     for version in sources.versions("linux")?.iter().filter(|version| is_of(release, version)) {
         match sources.download_source("linux", version, into) {
-            Ok(files) => return Ok(files.into_iter().find(|file| file.to_string_lossy().contains(".orig.tar."))),
+            Ok(files) => {
+                return Ok(files.into_iter().find(|file| file.to_string_lossy().contains(".orig.tar.")));
+            }
             // An index may name more than the mirror keeps.
             Err(error) => tried.push(format!("{suite} {version}: {error}")),
         }

@@ -4,9 +4,9 @@ use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 
 use anyhow::{Context as _, Result};
 use kvm_bindings::{
-    CpuId, KVM_CAP_EXIT_HYPERCALL, KVM_CAP_MAX_VCPUS, KVM_CAP_SPLIT_IRQCHIP, KVM_MEM_GUEST_MEMFD,
-    KVM_MEMORY_ATTRIBUTE_PRIVATE, kvm_cpuid_entry2, kvm_create_guest_memfd, kvm_enable_cap,
-    kvm_memory_attributes, kvm_pre_fault_memory, kvm_userspace_memory_region2,
+    CpuId, KVM_CAP_EXIT_HYPERCALL, KVM_CAP_SPLIT_IRQCHIP, KVM_MEM_GUEST_MEMFD, KVM_MEMORY_ATTRIBUTE_PRIVATE,
+    kvm_cpuid_entry2, kvm_create_guest_memfd, kvm_enable_cap, kvm_memory_attributes, kvm_pre_fault_memory,
+    kvm_userspace_memory_region2,
 };
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 use rustix::fs::FallocateFlags;
@@ -61,7 +61,6 @@ impl Td {
         let vm = kvm.create_vm_with_type(tdx::VM_TYPE).context("KVM_CREATE_VM")?;
         let capabilities = tdx::capabilities(&vm).context("KVM_TDX_CAPABILITIES")?;
         enable(&vm, KVM_CAP_SPLIT_IRQCHIP, 24).context("KVM_CAP_SPLIT_IRQCHIP")?;
-        enable(&vm, KVM_CAP_MAX_VCPUS, 1).context("KVM_CAP_MAX_VCPUS")?;
         enable(&vm, KVM_CAP_EXIT_HYPERCALL, 1 << MAP_GPA_RANGE).context("KVM_CAP_EXIT_HYPERCALL")?;
 
         let mut init = tdx::InitVm::new(
