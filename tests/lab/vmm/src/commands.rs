@@ -17,6 +17,7 @@
 //! | `stress NAME OPERATIONS SEED` | random faults, conversions and punches |
 //! | `destroy NAME`, `exit` | close all of a TD's descriptors; leave the process |
 //! | `inject RULE`, `reset` | rules of the software module; make it forget everything |
+//! | `selftest` | the software module's own test |
 //! | `memory MIB` | take and give back this much of the host's memory |
 
 use std::collections::BTreeMap;
@@ -66,6 +67,7 @@ fn perform(tds: &mut Tds, line: &str) -> Result<String> {
     match (*verb, rest) {
         ("inject", _) => module::write("inject", &rest.join(" ")).map(|()| String::new()),
         ("reset", []) => module::write("reset", "1").map(|()| String::new()),
+        ("selftest", []) => module::selftest(),
         ("memory", [mib]) => take_memory(number(mib)?),
         ("td", [name, options @ ..]) => {
             ensure!(!tds.contains_key(*name), "there is a TD {name} already");

@@ -3,7 +3,7 @@
 use std::fs;
 use std::process;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 const FOLDER: &str = "/sys/kernel/debug/softtdx";
 
@@ -19,6 +19,17 @@ pub fn write(file: &str, line: &str) -> Result<()> {
 fn read(file: &str) -> Result<String> {
     let path = format!("{FOLDER}/{file}");
     fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))
+}
+
+/// Runs the module's test of itself; fails if one of its checks did.
+///
+/// # Errors
+/// The module is not there, or is not as its specification says.
+pub fn selftest() -> Result<String> {
+    let said = read("selftest")?;
+    let lines = said.trim().replace('\n', "; ");
+    ensure!(lines.starts_with("ok "), "{lines}");
+    Ok(lines)
 }
 
 /// The number that the module gave to the newest TD of this process.

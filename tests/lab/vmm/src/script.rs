@@ -80,7 +80,7 @@ fn perform(processes: &mut Processes, line: &str) -> Result<()> {
 }
 
 fn start() -> Result<Process> {
-    let mut command = Command::new("/proc/self/exe");
+    let mut command = Command::new(std::env::current_exe().context("where is this program?")?);
     command.arg("serve").stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = command.spawn().context("cannot start a process")?;
     let (Some(commands), Some(answers)) = (child.stdin.take(), child.stdout.take()) else {
