@@ -247,6 +247,7 @@ u64 mem_page_remove(struct seamcall *call)
 	}
 	sept_store(t.td, t.gpa, t.level, 0, SEPT_FREE);
 	pamt_take_back(PFN_PHYS(t.entry.pfn), t.level);
+	pamt_of(t.entry.pfn)->unflushed = true;
 	call->rcx = PFN_PHYS(t.entry.pfn);
 	return ST_SUCCESS;
 }

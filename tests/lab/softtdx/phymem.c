@@ -51,9 +51,13 @@ u64 phymem_page_reclaim(struct seamcall *call)
 u64 phymem_page_wbinvd(struct seamcall *call)
 {
 	struct pamt_entry *page;
+	u64 status;
 
-	return pamt_check(call->rcx & (BIT_ULL(boot_cpu_data.x86_phys_bits) - 1),
-			  OP_RCX, PAMT_NDA, &page);
+	status = pamt_check(call->rcx & (BIT_ULL(boot_cpu_data.x86_phys_bits) - 1),
+			    OP_RCX, PAMT_NDA, &page);
+	if (!status)
+		page->unflushed = false;
+	return status;
 }
 
 /* tdh_phymem_page_rdmd.c: type, owner, size, blocking epoch of any page. */

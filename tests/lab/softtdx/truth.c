@@ -49,20 +49,6 @@ static const char *const frame_names[] = {
 	[FRAME_REUSED] = "reused-while-owned",
 };
 
-/*
- * Written back to memory since it left the TD? TDH.MEM.PAGE.REMOVE takes the
- * frame out, TDH.PHYMEM.PAGE.WBINVD makes it clean.
- */
-static void track_flush(const struct seamcall *in, const struct seamcall *out)
-{
-	u64 pa = SEAMCALL_LEAF(in->rax) == LEAF_MEM_PAGE_REMOVE ? out->rcx : in->rcx;
-	struct pamt_entry *page;
-
-	page = pamt_of(PHYS_PFN(pa & (BIT_ULL(boot_cpu_data.x86_phys_bits) - 1)));
-	if (page)
-		page->unflushed = SEAMCALL_LEAF(in->rax) == LEAF_MEM_PAGE_REMOVE;
-}
-
 /* The lock is held. */
 void truth_record(const struct seamcall *in, const struct seamcall *out,
 		  u64 status, const struct verdict *v)
@@ -86,10 +72,6 @@ void truth_record(const struct seamcall *in, const struct seamcall *out,
 	/* TDH.VP.ENTER returns the exit's reason in RAX, not a status. */
 	if (SEAMCALL_LEAF(in->rax) != LEAF_VP_ENTER && status)
 		nr_failed++;
-	if (!status && v->lie == LIE_NONE &&
-	    (SEAMCALL_LEAF(in->rax) == LEAF_MEM_PAGE_REMOVE ||
-	     SEAMCALL_LEAF(in->rax) == LEAF_PHYMEM_PAGE_WBINVD))
-		track_flush(in, out);
 }
 
 /* Reads the PAMT without the lock: the allocator may run inside a SEAMCALL. */
