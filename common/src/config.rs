@@ -110,6 +110,9 @@ pub struct Produced {
     pub lost: u64,
 }
 
+/// Pages that the calibration program remembers.
+pub const CALIBRATION_PAGES: u32 = 256;
+
 /// What each CPU counts, whatever userspace does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
@@ -126,6 +129,16 @@ pub struct Counters {
     pub calls: [Answers; SHAPES],
     /// Violations, by their number.
     pub violations: [u64; Violation::ALL.len()],
+}
+
+/// What userspace tells the programs while they run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Control {
+    /// Reasons for doubt about every TD that only userspace sees: bits of [`crate::Suspect`].
+    pub suspect: u64,
+    /// 1: page records are wanted.
+    pub record_pages: u64,
 }
 
 /// The SEAMCALL leaves that have a hook.

@@ -13,6 +13,7 @@ use core::fmt;
 const STATUS_MASK: u64 = 0xffff_ffff_0000_0000;
 
 const OPERAND_BUSY: u64 = 0x8000_0200_0000_0000;
+const OP_STATE_INCORRECT: u64 = 0xc000_0608_0000_0000;
 
 /// A status word.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -94,13 +95,16 @@ impl Status {
     /// The operand the status is about, where this status has one.
     ///
     /// Classes 0 and 0x11 keep an exit reason in these bits (TDH.VP.ENTER), class 9 an MSR or CPUID index, class
-    /// 0xff a trap number. Zero means RAX only where the class is about operands; elsewhere it means nothing.
+    /// 0xff a trap number, `TDX_OP_STATE_INCORRECT` the TD's OP_STATE (module generation 2.0). Zero means RAX only
+    /// where the class is about invalid operands; elsewhere it means nothing.
     pub fn operand(self) -> Option<Operand> {
+        if self.without_operand().0 == OP_STATE_INCORRECT {
+            return None;
+        }
         match self.class().0 {
-            0x01 | 0x02 => Some(Operand(self.low())),
-            0x00 | 0x09 | 0x11 | 0xff => None,
-            _ if self.low() == 0 => None,
-            _ => Some(Operand(self.low())),
+            0x01 => Some(Operand(self.low())),
+            0x02..=0x08 | 0x0a..=0x10 if self.low() != 0 => Some(Operand(self.low())),
+            _ => None,
         }
     }
 
@@ -223,6 +227,12 @@ impl Operand {
     /// A register's name, or the structure's: `RCX`, `TDR`, `SEPT_TREE`.
     pub fn name(self) -> Option<&'static str> {
         names::OPERANDS.iter().find(|(number, _)| *number == self.0).map(|(_, name)| *name)
+    }
+
+    /// The operand with this name, in upper or lower case.
+    pub fn from_name(name: &str) -> Option<Self> {
+        let is_it = |known: &&(u32, &str)| known.1.eq_ignore_ascii_case(name);
+        names::OPERANDS.iter().find(is_it).map(|(number, _)| Self(*number))
     }
 }
 

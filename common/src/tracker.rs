@@ -82,6 +82,12 @@ impl Finding {
     };
 }
 
+/// What is to be done to each of several frames.
+pub trait Each<S> {
+    /// To the `n`-th.
+    fn one(&mut self, s: &mut S, n: u64);
+}
+
 /// Where the ledger lives.
 ///
 /// An index of a TD is what [`Line::owner`] holds; an index that was given out stays valid while lines name it.
@@ -132,6 +138,17 @@ pub trait Store {
     fn suspect(&self) -> Suspect;
     /// A reason for doubt that concerns this TD from now on.
     fn doubt(&mut self, td: u16, reason: Suspect);
+
+    /// Does something to each of `frames` frames. The verifier of the kernel follows no loop of this length: there it
+    /// is a helper's.
+    fn each<E: Each<Self>>(&mut self, frames: u64, each: &mut E)
+    where
+        Self: Sized,
+    {
+        for n in 0..frames {
+            each.one(self, n);
+        }
+    }
 }
 
 /// Takes one SEAMCALL into the ledger. True: `out` holds a violation.
@@ -211,37 +228,58 @@ fn map<S: Store>(s: &mut S, call: &Call, leaf: Leaf, kind: PageKind, out: &mut F
 fn lend<S: Store>(s: &mut S, td: u16, pfn: u64, call: &Call, kind: PageKind, out: &mut Finding) -> bool {
     let frames = if matches!(kind, PageKind::Leaf) { call.level.frames() } else { 1 };
     let first = Line::open(kind, td, call.level, call.gfn);
-    out.frames = 0;
-    let mut n = 0;
-    while n < frames {
-        let Some(slot) = s.slot_or_new(pfn + n) else {
-            s.doubt(td, Suspect::OUTSIDE);
-            n += 1;
-            continue;
-        };
-        s.open_lines(pfn + n, true);
-        let (before, violation) = change(s, slot, None, Op::Lend(first.nth(n)));
-        if before.is_open() {
-            s.open_lines(pfn + n, false);
-            s.count(before.owner(), before.kind(), false);
-            if before.is_released() {
-                s.close_window(pfn + n);
-            }
+    let mut lend = Lend { td, pfn, first, found: false, number: 0, line: Line::FREE, at: 0 };
+    s.each(frames, &mut lend);
+    match Violation::from_number(lend.number) {
+        Some(violation) if lend.found => {
+            out.line = lend.line;
+            out.pfn = pfn + lend.at;
+            out.gfn = call.gfn + lend.at;
+            out.other = lend.line.owner();
+            out.frames = frames;
+            found(s, violation, td, out)
         }
-        s.count(td, kind, true);
-        if let Some(violation) = violation {
-            if out.frames == 0 {
-                out.violation = violation;
-                out.line = before;
-                out.pfn = pfn + n;
-                out.gfn = call.gfn + n;
-                out.other = before.owner();
-            }
-            out.frames += 1;
-        }
-        n += 1;
+        _ => false,
     }
-    out.frames != 0 && found(s, out.violation, td, out)
+}
+
+struct Lend {
+    td: u16,
+    pfn: u64,
+    /// The line of the first frame.
+    first: Line,
+    /// Whether a frame had a violation; of the first such its number, the line before, and which frame it is. (No
+    /// sum: the kernel's verifier would follow it through every value.)
+    found: bool,
+    number: u8,
+    line: Line,
+    at: u64,
+}
+
+impl<S: Store> Each<S> for Lend {
+    #[inline(always)]
+    fn one(&mut self, s: &mut S, n: u64) {
+        let pfn = self.pfn + n;
+        let Some(slot) = s.slot_or_new(pfn) else {
+            s.doubt(self.td, Suspect::OUTSIDE);
+            return;
+        };
+        s.open_lines(pfn, true);
+        let new = self.first.nth(n);
+        let (before, violation) = change(s, slot, None, Op::Lend(new));
+        if before.is_open() {
+            closed(s, pfn, before);
+        }
+        s.count(self.td, new.kind(), true);
+        if let Some(violation) = violation
+            && !self.found
+        {
+            self.found = true;
+            self.number = violation as u8;
+            self.line = before;
+            self.at = n;
+        }
+    }
 }
 
 /// BLOCK, TRACK or REMOVE returned: see [`crate::zap`] for why no frame is needed here.
@@ -335,18 +373,9 @@ fn reclaim<S: Store>(s: &mut S, call: &Call, out: &mut Finding) -> bool {
         out.line = open.map_or(Line::FREE, |(_, line)| line);
         return leak(s, td, Leaf::PhymemPageReclaim, call, out);
     }
-    let Some((slot, line)) = open else { return false };
+    let Some((_, line)) = open else { return false };
     let frames = if matches!(line.kind(), PageKind::Leaf) { line.level().frames() } else { 1 };
-    let (before, _) = change(s, slot, None, Op::Reclaim);
-    closed(s, call.pfn, before);
-    let mut n = 1;
-    while n < frames {
-        if let Some((slot, _)) = open_line(s, call.pfn + n) {
-            let (before, _) = change(s, slot, None, Op::Reclaim);
-            closed(s, call.pfn + n, before);
-        }
-        n += 1;
-    }
+    s.each(frames, &mut Reclaim { pfn: call.pfn });
     if !matches!(line.kind(), PageKind::Tdr) {
         return false;
     }
@@ -357,6 +386,20 @@ fn reclaim<S: Store>(s: &mut S, call: &Call, out: &mut Finding) -> bool {
     let violation = left != 0 && found(s, Violation::TeardownLeak, td, out);
     s.life(td, Life::Gone);
     violation
+}
+
+struct Reclaim {
+    pfn: u64,
+}
+
+impl<S: Store> Each<S> for Reclaim {
+    #[inline(always)]
+    fn one(&mut self, s: &mut S, n: u64) {
+        if let Some((slot, _)) = open_line(s, self.pfn + n) {
+            let (before, _) = change(s, slot, None, Op::Reclaim);
+            closed(s, self.pfn + n, before);
+        }
+    }
 }
 
 /// A step of a TD's end failed: what it still holds is lost to the host.

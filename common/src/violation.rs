@@ -54,8 +54,9 @@ impl Violation {
     ];
 
     /// From its number on the wire.
-    pub fn from_number(number: u8) -> Option<Self> {
-        Self::ALL.get(usize::from(number)).copied()
+    #[inline(always)]
+    pub const fn from_number(number: u8) -> Option<Self> {
+        if (number as usize) < Self::ALL.len() { Some(Self::ALL[number as usize]) } else { None }
     }
 
     /// The name, e.g. `freed-while-mapped`.

@@ -130,8 +130,9 @@ impl Zap {
                 None
             }
             Leaf::MemPageRemove => {
-                let tracked = !td.finalized || td.epoch != self.epoch;
-                let ordered = self.progress & Self::BLOCKED != 0 && tracked;
+                // Before finalize the module asks for neither BLOCK nor TRACK.
+                let blocked = self.progress & Self::BLOCKED != 0;
+                let ordered = !td.finalized || (blocked && td.epoch != self.epoch);
                 self.progress |= Self::REMOVED;
                 if ordered { None } else { Some(Violation::OutOfOrder) }
             }
@@ -220,7 +221,6 @@ mod tests {
         assert_eq!(untracked.step(Leaf::MemPageRemove, &answer(0), TD), Some(Violation::OutOfOrder));
         let mut building = Zap::default();
         let td = TdNow { finalized: false, ..TD };
-        building.step(Leaf::MemRangeBlock, &answer(0), td);
         assert_eq!(building.step(Leaf::MemPageRemove, &answer(0), td), None);
         assert_eq!(
             Zap::default().step(Leaf::MemPageRemove, &answer(0), tracked),

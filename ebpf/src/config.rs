@@ -64,7 +64,7 @@ pub fn shape(leaf: Leaf) -> Shape {
 pub fn pfn_of(page: u64) -> u64 {
     let offset = page.wrapping_sub(VMEMMAP_BASE.load());
     match PAGE_STRUCT_SHIFT.load() {
-        0xff => offset / PAGE_STRUCT_SIZE.load(),
+        0xff => offset.checked_div(PAGE_STRUCT_SIZE.load()).unwrap_or(0),
         shift => offset >> shift,
     }
 }

@@ -1,14 +1,14 @@
 //! Records on their way to userspace: numbered per CPU before the ring is asked, so that
 //! produced = received + lost holds exactly.
 
-use core::{ffi::c_void, ptr};
+use core::{ffi::c_void, hint::black_box, ptr};
 
 use aya_ebpf::{
     bindings::{BPF_F_USER_STACK, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
     helpers::{bpf_get_smp_processor_id, generated::bpf_get_stack},
 };
 use septwatch_common::{
-    Leaf, Status, Td,
+    Leaf, Status, Td, Violation,
     config::Produced,
     tracker::{Call, Finding},
     wire::{
@@ -19,7 +19,7 @@ use septwatch_common::{
 
 use crate::{
     atomic,
-    maps::{PAGES, TDS, VITAL, counters, shared},
+    maps::{PAGES, TDS, VITAL, control, counters},
     task::{self, Task},
 };
 
@@ -46,7 +46,7 @@ fn lost(stream: *mut Produced) {
 #[inline(always)]
 pub fn pages_wanted() -> bool {
     // SAFETY: points into a map value; volatile, because userspace writes it.
-    shared().is_some_and(|shared| unsafe { (&raw const (*shared).record_pages).read_volatile() } != 0)
+    control().is_some_and(|control| unsafe { (&raw const (*control).record_pages).read_volatile() } != 0)
 }
 
 /// A TD reached a stage of its life.
@@ -79,9 +79,14 @@ pub fn td_life(td: u16, record: &Td, now_ns: u64) {
 #[inline(always)]
 pub fn violation(ctx: *mut c_void, hook: u8, finding: &Finding, now_ns: u64) {
     let Some(counters) = counters() else { return };
-    // SAFETY: points into this CPU's counters; the index is that of an enumeration with as many members.
+    // The verifier cannot know that the number is below 14, and the compiler does: black_box keeps the comparison.
+    let number_of_it = black_box(finding.violation as usize);
+    // SAFETY: points into this CPU's counters.
     let stream = unsafe {
-        atomic::fetch_add(&raw mut (*counters).violations[finding.violation as usize], 1);
+        if number_of_it < Violation::ALL.len() {
+            let count = (&raw mut (*counters).violations).cast::<u64>().add(number_of_it);
+            atomic::fetch_add(count, 1);
+        }
         &raw mut (*counters).vital
     };
     let seq = number(stream);

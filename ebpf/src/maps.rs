@@ -7,7 +7,7 @@ use aya_ebpf::{
 };
 use septwatch_common::{
     Td,
-    config::{CHUNK, Counters, MAX_TDS, MAX_WINDOWS, MAX_ZAPS},
+    config::{CHUNK, Control, Counters, MAX_TDS, MAX_WINDOWS, MAX_ZAPS},
     wire::{SeamcallOk, ViolationEvent},
     zap::{Zap, ZapKey},
 };
@@ -41,18 +41,19 @@ pub static ZAPS: HashMap<ZapKey, Zap, { MAX_ZAPS as usize }, { BPF_F_NO_PREALLOC
 pub static WINDOWS: HashMap<u64, u64, { MAX_WINDOWS as usize }, { BPF_F_NO_PREALLOC as usize }> =
     HashMap::new();
 
-/// What kernel side and userspace share at run time.
+/// What the programs share with each other.
 #[repr(C)]
 pub struct Shared {
     /// TDs that were numbered so far.
     pub tds: u64,
-    /// Reasons for doubt about every TD: userspace adds what only it sees.
+    /// Reasons for doubt about every TD.
     pub suspect: u64,
-    /// 1: page records are wanted.
-    pub record_pages: u64,
 }
 #[btf_map]
 pub static SHARED: Array<Shared, 1> = Array::new();
+/// What userspace tells the programs while they run. It alone writes here: it can only replace the whole value.
+#[btf_map]
+pub static CONTROL: Array<Control, 1> = Array::new();
 #[btf_map]
 pub static COUNTERS: PerCpuArray<Counters, 1> = PerCpuArray::new();
 
@@ -75,4 +76,9 @@ pub fn counters() -> Option<*mut Counters> {
 #[inline(always)]
 pub fn shared() -> Option<*mut Shared> {
     SHARED.get_ptr_mut(0)
+}
+
+#[inline(always)]
+pub fn control() -> Option<*const Control> {
+    CONTROL.get_ptr(0)
 }

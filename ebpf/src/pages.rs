@@ -9,13 +9,11 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::{
-    EbpfContext as _, helpers::generated::bpf_loop, macros::raw_tracepoint, programs::RawTracePointContext,
-};
+use aya_ebpf::{EbpfContext as _, macros::raw_tracepoint, programs::RawTracePointContext};
 use aya_log_ebpf::debug;
 use septwatch_common::{
     config::BLOCK_SHIFT,
-    tracker::{self, Finding, Store as _},
+    tracker::{self, Each, Finding, Store as _},
     wire::Hook,
 };
 
@@ -50,33 +48,25 @@ fn one(pages: &Pages, pfn: u64) {
     }
 }
 
-/// Callback of bpf_loop: the n-th frame of a block of pages.
-unsafe extern "C" fn nth(n: u64, pages: *mut c_void) -> i64 {
-    // SAFETY: `all` passes a `Pages` that outlives the loop.
-    let pages = unsafe { &*pages.cast::<Pages>() };
-    let pfn = pages.pfn + n;
-    if may_be_lent(pfn) {
-        one(pages, pfn);
+impl Each<Maps> for Pages {
+    #[inline(always)]
+    fn one(&mut self, _: &mut Maps, n: u64) {
+        let pfn = self.pfn + n;
+        if may_be_lent(pfn) {
+            one(self, pfn);
+        }
     }
-    0
 }
 
 /// 2^order frames from the one of `page` on.
 #[inline(always)]
 fn all(ctx: *mut c_void, page: u64, order: u32, hook: Hook) {
     let mut pages = Pages { ctx, pfn: config::pfn_of(page), hook };
-    if order == 0 {
-        if may_be_lent(pages.pfn) {
-            one(&pages, pages.pfn);
-        }
-        return;
-    }
-    // Most blocks of pages lie in one block of the filter.
+    // Pages of up to this order lie in one block of the filter: most releases end here.
     if order <= BLOCK_SHIFT && !may_be_lent(pages.pfn) {
         return;
     }
-    // SAFETY: `nth` has the signature that the helper asks for, and `pages` lives until it returns.
-    unsafe { bpf_loop(1 << (order & 31), nth as *mut c_void, (&raw mut pages).cast(), 0) };
+    Maps.each(1 << (order & 31), &mut pages);
 }
 
 #[raw_tracepoint]

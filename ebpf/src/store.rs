@@ -1,16 +1,21 @@
 //! The ledger on BPF maps.
 
-use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
+use core::{ffi::c_void, hint::black_box};
+
+use aya_ebpf::{
+    bindings::{BPF_ANY, BPF_NOEXIST},
+    helpers::generated::bpf_loop,
+};
 use septwatch_common::{
     Life, Line, PageKind, Suspect, Td,
     config::{BLOCK_SHIFT, CHUNK, MAX_TDS},
-    tracker::Store,
+    tracker::{Each, Store},
     zap::{Zap, ZapKey},
 };
 
 use crate::{
     atomic, config, emit,
-    maps::{BLOCKS, Chunk, EMPTY_CHUNK, LEDGER, TD_BY_TDR, TDS, WINDOWS, ZAPS, counters, shared},
+    maps::{BLOCKS, Chunk, EMPTY_CHUNK, LEDGER, TD_BY_TDR, TDS, WINDOWS, ZAPS, control, counters, shared},
     task::{self, Task, now_ns},
 };
 
@@ -34,10 +39,15 @@ pub fn may_be_lent(pfn: u64) -> bool {
 }
 
 #[inline(always)]
-fn line_at(chunk: *mut Chunk, pfn: u64) -> *mut u64 {
-    let line = pfn % CHUNK as u64;
-    // SAFETY: within the chunk, by the modulus.
-    unsafe { chunk.cast::<u64>().add(line as usize) }
+fn line_at(chunk: *mut Chunk, pfn: u64) -> Option<*mut u64> {
+    // The verifier does not follow a modulus that the compiler made of a multiplication, and the compiler would drop
+    // a comparison that it knows to hold: black_box keeps it.
+    let line = black_box(pfn % CHUNK as u64);
+    if line >= CHUNK as u64 {
+        return None;
+    }
+    // SAFETY: within the chunk, as compared.
+    Some(unsafe { chunk.cast::<u64>().add(line as usize) })
 }
 
 impl Store for Maps {
@@ -45,19 +55,19 @@ impl Store for Maps {
 
     #[inline(always)]
     fn slot(&mut self, pfn: u64) -> Option<Self::Slot> {
-        Some(line_at(LEDGER.get_ptr_mut(pfn / CHUNK as u64)?, pfn))
+        line_at(LEDGER.get_ptr_mut(pfn / CHUNK as u64)?, pfn)
     }
 
     #[inline(always)]
     fn slot_or_new(&mut self, pfn: u64) -> Option<Self::Slot> {
         let key = pfn / CHUNK as u64;
         if let Some(chunk) = LEDGER.get_ptr_mut(key) {
-            return Some(line_at(chunk, pfn));
+            return line_at(chunk, pfn);
         }
         // Two CPUs may come here at once: one of them finds the other's chunk below.
         let _ = LEDGER.insert(key, EMPTY_CHUNK.get(0)?, u64::from(BPF_NOEXIST));
         match LEDGER.get_ptr_mut(key) {
-            Some(chunk) => Some(line_at(chunk, pfn)),
+            Some(chunk) => line_at(chunk, pfn),
             None => {
                 if let Some(counters) = counters() {
                     // SAFETY: points into this CPU's counters.
@@ -186,9 +196,14 @@ impl Store for Maps {
 
     #[inline(always)]
     fn suspect(&self) -> Suspect {
-        // SAFETY: points into a map value; volatile, because userspace writes it.
-        let bits = shared().map_or(0, |shared| unsafe { (&raw const (*shared).suspect).read_volatile() });
-        Suspect(bits as u32)
+        // SAFETY: both point into map values; volatile, because others write them.
+        let (ours, told) = unsafe {
+            (
+                shared().map_or(0, |shared| (&raw const (*shared).suspect).read_volatile()),
+                control().map_or(0, |control| (&raw const (*control).suspect).read_volatile()),
+            )
+        };
+        Suspect((ours | told) as u32)
     }
 
     #[inline(always)]
@@ -197,6 +212,20 @@ impl Store for Maps {
             record.suspect = record.suspect.and(reason);
         }
     }
+
+    #[inline(always)]
+    fn each<E: Each<Self>>(&mut self, frames: u64, each: &mut E) {
+        let callback = nth::<E> as *mut c_void;
+        // SAFETY: `nth` has the signature that the helper asks for, and `each` outlives the loop.
+        unsafe { bpf_loop(frames as u32, callback, core::ptr::from_mut(each).cast(), 0) };
+    }
+}
+
+/// Callback of bpf_loop.
+unsafe extern "C" fn nth<E: Each<Maps>>(n: u64, each: *mut c_void) -> i64 {
+    // SAFETY: `Maps::each` passes an `E` that outlives the loop.
+    unsafe { &mut *each.cast::<E>() }.one(&mut Maps, n);
+    0
 }
 
 /// Gives a TD a slot and a number.

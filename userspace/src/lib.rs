@@ -1,1 +1,8 @@
 //! septwatch: a ledger of the physical pages that a host lends to the Intel TDX module.
+
+pub mod commands;
+pub mod explain;
+pub mod hooks;
+pub mod model;
+pub mod source;
+pub mod view;

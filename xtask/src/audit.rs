@@ -23,8 +23,14 @@ pub fn run() -> Result<()> {
         command.args(["--locked", "--color", "never"]).args(arguments).stdin(Stdio::null());
         command
     };
-    run::shown(&mut deny(&["check", "licenses", "bans", "sources"]))?;
-    match run::quiet(&mut deny(&["fetch", "db"])) {
+    run::shown(&mut deny(&["check", "--deny", "unmatched-skip", "licenses", "bans", "sources"]))?;
+    let mut fetch = deny(&["fetch", "db"]);
+    // A network that swallows packets must not hold up everything else, nor a prompt that nobody sees.
+    fetch
+        .env("GIT_TERMINAL_PROMPT", "0")
+        .env("GIT_HTTP_LOW_SPEED_LIMIT", "1000")
+        .env("GIT_HTTP_LOW_SPEED_TIME", "30");
+    match run::quiet(&mut fetch) {
         Ok(_) => run::shown(&mut deny(&["check", "advisories"])),
         Err(why) if has_database() => {
             println!("advisories: the database cannot be renewed, an older one is used: {why:#}");

@@ -56,7 +56,10 @@ watcher=
 if [ -x /bin/septwatch ]; then
   septwatch watch --json >/out/septwatch.json 2>/out/septwatch.err &
   watcher=$!
-  sleep 2
+  for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+    grep -q '\"type\":\"start\"' /out/septwatch.json && break
+    sleep 1
+  done
 fi
 lab-vmm /in/script >/out/vmm 2>&1
 echo $? >/out/vmm.code

@@ -91,11 +91,16 @@ fn kernel_log(expected: &[String], text: &str) -> Finding {
     Finding { what: "kernel log", expected: Vec::new(), equal: complaints.is_empty(), found: complaints }
 }
 
-/// septwatch's JSON lines: the values of `verdict`, wherever a line has one.
+/// septwatch's JSON lines: what it names in lines of the type `violation`, with a mark if it is not certain.
 fn verdicts(expected: &[String], text: &str) -> Finding {
     let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let found: BTreeSet<String> =
-        lines.filter_map(|line| Some(line.get("verdict")?.as_str()?.to_owned())).collect();
+    let violations = lines.filter(|line| line["type"] == "violation");
+    let found: BTreeSet<String> = violations
+        .map(|line| {
+            let name = line["violation"].as_str().unwrap_or("?");
+            if line["confidence"] == "certain" { name.to_owned() } else { format!("{name} (suspect)") }
+        })
+        .collect();
     let wanted: BTreeSet<String> = expected.iter().cloned().collect();
     Finding {
         what: "septwatch",
@@ -147,8 +152,13 @@ freed-while-owned ns=3 call=2 pfn=0x2 type=REG td=1 gpa=0x2 level=0 state=BLOCKE
 
     #[test]
     fn verdicts_are_a_set() {
-        let text = "{\"verdict\":\"zap-failed\"}\n{\"verdict\":\"zap-failed\"}\n{\"event\":\"x\"}\nno json\n";
+        let line = |name, confidence| {
+            format!("{{\"type\":\"violation\",\"violation\":\"{name}\",\"confidence\":\"{confidence}\"}}\n")
+        };
+        let text = line("zap-failed", "certain") + &line("zap-failed", "certain") + "{\"type\":\"end\"}\nno json\n";
+        let text = text.as_str();
         assert!(verdicts(&strings(&["zap-failed"]), text).equal);
         assert!(!verdicts(&[], text).equal);
+        assert!(!verdicts(&strings(&["zap-failed"]), &line("zap-failed", "suspect")).equal);
     }
 }

@@ -16,8 +16,6 @@ pub struct Count {
     pub failed: Vec<String>,
     /// Those that could not run, as `name: reason`.
     pub skipped: Vec<String>,
-    /// A test program began and gave no result: it was killed, or ended itself.
-    pub unfinished: bool,
 }
 
 impl Count {
@@ -27,7 +25,6 @@ impl Count {
         self.passed += other.passed;
         self.failed.extend(other.failed.into_iter().map(named));
         self.skipped.extend(other.skipped.into_iter().map(named));
-        self.unfinished |= other.unfinished;
     }
 
     /// Whether nothing failed; in strict mode, also whether nothing was skipped.
@@ -56,8 +53,10 @@ impl fmt::Display for Count {
 #[derive(Default)]
 pub struct Reader {
     count: Count,
-    /// Programs that said `running N tests` and have no result yet.
+    /// A program said `running N tests` and has no result yet.
     running: bool,
+    /// The test that it named last without saying what came of it.
+    begun: Option<String>,
     /// Tests of the running program that skipped themselves: it will call them passed.
     skips: usize,
     /// Names under the last `failures:`. The first such list holds outputs, the second the names.
@@ -68,7 +67,7 @@ impl Reader {
     /// Takes the next line, without its end.
     pub fn line(&mut self, line: &str) {
         if line.starts_with("running ") && (line.ends_with(" tests") || line.ends_with(" test")) {
-            self.count.unfinished |= self.running;
+            self.program_ended();
             self.running = true;
             self.skips = 0;
             self.failures.clear();
@@ -78,11 +77,16 @@ impl Reader {
             self.failures.clear();
         } else if let Some(name) = line.strip_prefix("    ") {
             self.failures.push(name.to_owned());
-        } else if let Some((name, reason)) =
-            line.strip_prefix("test ").and_then(|test| test.split_once(" ... ignored"))
+        } else if let Some((name, outcome)) =
+            line.strip_prefix("test ").and_then(|test| test.split_once(" ..."))
         {
-            let reason = reason.strip_prefix(", ").unwrap_or("ignored, without a reason");
-            self.count.skipped.push(format!("{name}: {reason}"));
+            let outcome = outcome.trim_start();
+            self.begun = (!["ok", "FAILED", "ignored"].iter().any(|word| outcome.starts_with(word)))
+                .then(|| name.to_owned());
+            if let Some(reason) = outcome.strip_prefix("ignored") {
+                let reason = reason.strip_prefix(", ").unwrap_or("ignored, without a reason");
+                self.count.skipped.push(format!("{name}: {reason}"));
+            }
         } else if let Some(skip) = line.strip_prefix(SKIP) {
             self.skips += 1;
             self.count.skipped.push(skip.to_owned());
@@ -98,6 +102,7 @@ impl Reader {
         };
         let (Some(passed), Some(failed)) = (number("passed"), number("failed")) else { return };
         self.running = false;
+        self.begun = None;
         self.count.passed += passed.saturating_sub(self.skips);
         self.skips = 0;
         let mut names = std::mem::take(&mut self.failures);
@@ -107,15 +112,28 @@ impl Reader {
         self.count.failed.append(&mut names);
     }
 
+    /// A program without a result was killed, or ended itself in the middle of a test.
+    fn program_ended(&mut self) {
+        if self.running {
+            let name = self.begun.take().unwrap_or_else(|| "one of several at a time".to_owned());
+            self.count.failed.push(format!("{name}: the test program died in it"));
+        }
+        self.running = false;
+        self.begun = None;
+    }
+
     /// The count over all lines.
     pub fn finish(mut self) -> Count {
-        self.count.unfinished |= self.running;
+        self.program_ended();
         self.count
     }
 }
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+    use std::process::Command;
+
     use super::*;
 
     fn read(text: &str) -> Count {
@@ -164,18 +182,56 @@ test result: FAILED. 2 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; 
         assert_eq!(count.passed, 3);
         assert_eq!(count.failed, ["signals", "storm"]);
         assert_eq!(count.skipped, ["needs_disk: no disk here", "guest_memfd: /dev/kvm: no such file"]);
-        assert!(!count.unfinished);
         assert_eq!(count.to_string(), "3 passed, 2 failed, 2 skipped");
     }
 
+    /// The runner of this very compiler, whose output no specification fixes.
     #[test]
-    fn a_program_that_dies_is_unfinished() {
-        assert!(read("running 1 test\ntest a ... ").unfinished);
-        assert!(
-            read("running 1 test\ntest a ... \nrunning 0 tests\n\ntest result: ok. 0 passed; 0 failed;")
-                .unfinished
+    fn the_real_runner_is_understood() {
+        let folder = tempfile::tempdir().unwrap();
+        let source = folder.path().join("sample.rs");
+        let program = folder.path().join("sample");
+        let text = r#"
+            use std::io::Write;
+            #[test] fn passes() {}
+            #[test] fn passes_too() { println!("failures:\n    not_a_name"); }
+            #[test] fn fails() { println!("failures:\n    not_a_name"); panic!("on purpose"); }
+            #[test] #[should_panic] fn fails_to_panic() {}
+            #[test] #[ignore = "no disk"] fn ignored() {}
+            #[test] fn skips() { std::io::stdout().write_all(b"\nSKIP skips: no key\n").unwrap(); }
+        "#;
+        std::fs::write(&source, text).unwrap();
+        let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+        let built = Command::new(rustc).args(["--test", "-o"]).args([&program, &source]).status().unwrap();
+        assert!(built.success());
+        for threads in ["1", "4"] {
+            let output = Command::new(&program).env("RUST_TEST_THREADS", threads).output().unwrap();
+            let mut count = read(&String::from_utf8(output.stdout).unwrap());
+            count.skipped.sort();
+            let expected = Count {
+                passed: 2,
+                failed: vec!["fails".into(), "fails_to_panic".into()],
+                skipped: vec!["ignored: no disk".into(), "skips: no key".into()],
+            };
+            assert_eq!(count, expected, "with {threads} threads");
+        }
+    }
+
+    #[test]
+    fn a_program_that_dies_is_a_failure() {
+        let failed = |text| read(text).failed;
+        assert_eq!(failed("running 2 tests\ntest a ... ok\ntest b ... "), ["b: the test program died in it"]);
+        assert_eq!(
+            failed(
+                "running 1 test\ntest a ... error: test failed\nrunning 1 test\n\ntest result: ok. 1 passed; 0 failed;"
+            ),
+            ["a: the test program died in it"]
         );
-        assert!(!read("running 0 tests\n\ntest result: ok. 0 passed; 0 failed; 0 ignored").unfinished);
+        assert_eq!(
+            failed("running 2 tests\ntest a ... ok"),
+            ["one of several at a time: the test program died in it"]
+        );
+        assert!(failed("running 0 tests\n\ntest result: ok. 0 passed; 0 failed; 0 ignored").is_empty());
         assert_eq!(read(""), Count::default());
     }
 

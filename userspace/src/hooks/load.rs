@@ -1,0 +1,152 @@
+//! Loading the eBPF programs: maps in the size of this host, globals with the shapes of this kernel.
+//!
+//! Programs are only put into the kernel when they are attached: see [`crate::hooks::attach`].
+
+use aya::{Btf, Ebpf, EbpfLoader, maps::MapError};
+use septwatch_common::{
+    Leaf,
+    config::{BLOCK_SHIFT, CHUNK, SHAPES, Shape},
+};
+use thiserror::Error;
+
+/// The programs, as userspace/build.rs compiled them.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/septwatch-bpf"));
+
+/// Where `struct page` of a frame lies: at `base + pfn * size`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PageStruct {
+    /// Address of frame 0's.
+    pub base: u64,
+    /// Bytes of one.
+    pub size: u64,
+}
+
+impl PageStruct {
+    /// The address that belongs to a frame.
+    pub const fn of(self, pfn: u64) -> u64 {
+        self.base.wrapping_add(pfn.wrapping_mul(self.size))
+    }
+}
+
+/// Whose functions are observed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Memory {
+    /// The kernel's.
+    Kernel,
+    /// This process' own: the demo.
+    User,
+}
+
+/// Sizes of the ring buffers in bytes; powers of two, at least a page.
+#[derive(Clone, Copy, Debug)]
+pub struct Rings {
+    /// Lifecycle and violations.
+    pub vital: u32,
+    /// Page records.
+    pub pages: u32,
+}
+
+impl Default for Rings {
+    fn default() -> Self {
+        Self { vital: 1 << 20, pages: 1 << 22 }
+    }
+}
+
+/// What the programs must know of this host.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How a `struct page *` becomes a frame number.
+    pub page: PageStruct,
+    /// Offset of `tdr_page` in `struct tdx_td`, in bytes.
+    pub tdr_page: u64,
+    /// Offset of `tdvpr_page` in `struct tdx_vp`, in bytes.
+    pub tdvpr_page: u64,
+    /// Whose functions are observed.
+    pub memory: Memory,
+    /// Whether this kernel only counts pages before finalize (up to Linux 6.18), so that a BLOCK of them may be
+    /// refused.
+    pub premap_exempt: bool,
+    /// Where the observed functions have their arguments.
+    pub shapes: Vec<(Leaf, Shape)>,
+    /// Frames of System RAM.
+    pub frames: u64,
+    /// Most memory that the ledger may take, in bytes; `None` is what all frames would need.
+    pub ledger_limit: Option<u64>,
+    /// Ring buffers.
+    pub rings: Rings,
+    /// Log level of the programs: 0 is off, 1 error to 5 trace.
+    pub log_level: u8,
+}
+
+/// The programs cannot be loaded.
+#[derive(Debug, Error)]
+pub enum LoadError {
+    /// By the kernel or by aya.
+    #[error("the eBPF object cannot be loaded")]
+    Object(#[from] aya::EbpfError),
+    /// The object and this binary do not belong together.
+    #[error("the eBPF object has no {0}")]
+    Missing(&'static str),
+    /// A map cannot be opened.
+    #[error("map {name}")]
+    Map {
+        /// Which.
+        name: &'static str,
+        /// Why.
+        #[source]
+        source: MapError,
+    },
+}
+
+/// Bytes that a chunk of the ledger takes in the kernel: see [`CHUNK`].
+pub const CHUNK_BYTES: u64 = 4096;
+
+/// Chunks that a ledger of this size may have.
+pub fn chunks(frames: u64, limit: Option<u64>) -> u64 {
+    // One more than fits, because memory does not begin at a multiple of a chunk.
+    let all = frames.div_ceil(CHUNK as u64) + 16;
+    limit.map_or(all, |limit| all.min(limit / CHUNK_BYTES)).max(1)
+}
+
+/// Counts of the filter in front of the ledger, a power of two.
+pub fn blocks(frames: u64) -> u64 {
+    (frames >> BLOCK_SHIFT).next_power_of_two().max(64)
+}
+
+/// Creates the maps and prepares the programs.
+///
+/// # Errors
+/// The kernel refuses maps (privileges, memory), or the object is not what this binary expects.
+pub fn load(settings: &Settings, btf: Option<&Btf>) -> Result<Ebpf, LoadError> {
+    let chunks = u32::try_from(chunks(settings.frames, settings.ledger_limit)).unwrap_or(u32::MAX);
+    let blocks = u32::try_from(blocks(settings.frames)).unwrap_or(1 << 31);
+    let block_mask = u64::from(blocks - 1);
+    let shift =
+        if settings.page.size.is_power_of_two() { settings.page.size.trailing_zeros() as u8 } else { 0xff };
+    let mut shapes = [0; SHAPES * size_of::<Shape>()];
+    for at in 0..SHAPES {
+        let known = settings.shapes.iter().find(|(leaf, _)| *leaf as usize == at);
+        let shape = known.map_or(Shape::NONE, |(_, shape)| *shape);
+        shapes[at * 16..][..16].copy_from_slice(&shape.to_bytes());
+    }
+    let user = u8::from(settings.memory == Memory::User);
+    let exempt = u8::from(settings.premap_exempt);
+    let mut loader = EbpfLoader::new();
+    loader
+        .btf(btf)
+        .map_max_entries("LEDGER", chunks)
+        .map_max_entries("BLOCKS", blocks)
+        .map_max_entries("VITAL", settings.rings.vital)
+        .map_max_entries("PAGES", settings.rings.pages)
+        .override_global("VMEMMAP_BASE", &settings.page.base, true)
+        .override_global("PAGE_STRUCT_SHIFT", &shift, true)
+        .override_global("PAGE_STRUCT_SIZE", &settings.page.size, true)
+        .override_global("TDR_PAGE", &settings.tdr_page, true)
+        .override_global("TDVPR_PAGE", &settings.tdvpr_page, true)
+        .override_global("USER_MEMORY", &user, true)
+        .override_global("PREMAP_EXEMPT", &exempt, true)
+        .override_global("BLOCK_MASK", &block_mask, true)
+        .override_global("SEAMCALL_SHAPES", &shapes[..], true)
+        .override_global("AYA_LOG_LEVEL", &settings.log_level, false);
+    Ok(loader.load(OBJECT)?)
+}

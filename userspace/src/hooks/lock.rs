@@ -1,0 +1,110 @@
+//! One writer to one ledger: whoever loads the programs holds this lock for as long as they run.
+//!
+//! The kernel drops it with the process, however that ends: a lock file that is left behind locks nothing.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::Path,
+};
+
+use rustix::fs::{FlockOperation, flock};
+use thiserror::Error;
+
+/// Folder of what belongs to a running septwatch.
+pub const RUN: &str = "/run/septwatch";
+
+/// The lock cannot be had.
+#[derive(Debug, Error)]
+pub enum LockError {
+    /// Somebody else has it.
+    #[error("another septwatch keeps the ledger of this host: {holder}; stop it first")]
+    Held {
+        /// Its process id and command, as it wrote them down.
+        holder: String,
+    },
+    /// The file cannot be used.
+    #[error("{path}")]
+    File {
+        /// Which.
+        path: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// The lock, held.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+impl Lock {
+    /// Takes the lock for `command`.
+    ///
+    /// # Errors
+    /// Another process holds it, or the folder is not to be written.
+    pub fn take(command: &str) -> Result<Self, LockError> {
+        Self::take_in(Path::new(RUN), command)
+    }
+
+    fn take_in(folder: &Path, command: &str) -> Result<Self, LockError> {
+        let path = folder.join("lock");
+        let failed = |source| LockError::File { path: path.display().to_string(), source };
+        match DirBuilder::new().mode(0o700).create(folder) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),
+            _ => {}
+        }
+        // Not truncated before it is locked: what is in it is the holder's.
+        let mut file = OpenOptions::new()
+            .create(true)
+            .write(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
+            .open(&path)
+            .map_err(failed)?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let holder = fs::read_to_string(&path).unwrap_or_default();
+                let holder = holder.trim();
+                let holder = if holder.is_empty() { "it just started" } else { holder };
+                return Err(LockError::Held { holder: holder.to_owned() });
+            }
+            Err(errno) => return Err(failed(errno.into())),
+        }
+        file.set_len(0).map_err(failed)?;
+        writeln!(file, "pid {}, `septwatch {command}`", std::process::id()).map_err(failed)?;
+        Ok(Self { _file: file })
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_second_is_told_who_is_first_and_a_file_left_behind_locks_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().join("run");
+        let first = Lock::take_in(&folder, "demo").unwrap();
+        let refused = Lock::take_in(&folder, "watch").unwrap_err().to_string();
+        assert!(refused.contains(&format!("pid {}, `septwatch demo`", std::process::id())), "{refused}");
+        drop(first);
+        Lock::take_in(&folder, "watch").unwrap();
+    }
+
+    #[test]
+    fn a_link_is_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("precious");
+        fs::write(&target, "data").unwrap();
+        std::os::unix::fs::symlink(&target, folder.path().join("lock")).unwrap();
+        assert!(matches!(Lock::take_in(folder.path(), "demo"), Err(LockError::File { .. })));
+        assert_eq!(fs::read_to_string(&target).unwrap(), "data");
+    }
+}

@@ -1,0 +1,98 @@
+//! What is derived from events: TDs, verdicts, what was received and what was lost. The one place where state is made
+//! of events; it knows neither terminal nor network, and asks the kernel nothing.
+
+pub mod accounting;
+pub mod verdict;
+
+use std::collections::BTreeMap;
+
+use septwatch_common::{Life, Suspect, Violation, wire::TdLife};
+
+use crate::source::event::Event;
+use accounting::Accounting;
+use verdict::Verdict;
+
+/// A TD, as its events told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TdState {
+    /// Frame of its TDR.
+    pub tdr: u64,
+    /// Host key id; 0 where the TD began before septwatch.
+    pub hkid: u16,
+    /// How far its life has come.
+    pub life: Life,
+    /// When it was first seen, in ns of CLOCK_MONOTONIC.
+    pub begun_ns: u64,
+    /// Process that it was first seen with.
+    pub tgid: u32,
+    /// Name of that process' thread.
+    pub comm: String,
+    /// Frames lent at its last stage.
+    pub lent: u64,
+    /// Why its verdicts are suspect.
+    pub suspect: Suspect,
+    /// Violations of it.
+    pub violations: u64,
+}
+
+/// Everything that events told so far.
+#[derive(Clone, Debug, Default)]
+pub struct Model {
+    /// TDs by number.
+    pub tds: BTreeMap<u32, TdState>,
+    /// Violations by kind.
+    pub violations: BTreeMap<Violation, u64>,
+    /// Of them, those that are suspect.
+    pub suspect: u64,
+    /// Records by stream.
+    pub accounting: Accounting,
+}
+
+impl Model {
+    /// Takes an event in. A violation comes back as a verdict.
+    pub fn apply(&mut self, event: &Event) -> Option<Verdict> {
+        self.accounting.received(event);
+        match event {
+            Event::Life(life) => self.life(life),
+            Event::Call(_) | Event::Frame(_) => {}
+            Event::Violation(event) => {
+                let verdict = Verdict::of(event)?;
+                *self.violations.entry(verdict.violation).or_default() += 1;
+                self.suspect += u64::from(!verdict.suspect.is_certain());
+                if let Some(td) = verdict.td.and_then(|td| self.tds.get_mut(&td)) {
+                    td.violations += 1;
+                }
+                return Some(verdict);
+            }
+        }
+        None
+    }
+
+    fn life(&mut self, event: &TdLife) {
+        let td = self.tds.entry(event.id).or_insert_with(|| TdState {
+            tdr: event.tdr,
+            hkid: event.hkid,
+            life: Life::None,
+            begun_ns: event.header.time_ns,
+            tgid: event.header.tgid,
+            comm: text(&event.comm),
+            lent: 0,
+            suspect: Suspect::default(),
+            violations: 0,
+        });
+        td.life = Life::from_number(event.life).unwrap_or(td.life);
+        td.lent = event.lent;
+        td.suspect = Suspect(event.suspect);
+    }
+
+    /// Violations of every kind.
+    pub fn total(&self) -> u64 {
+        self.violations.values().sum()
+    }
+}
+
+/// A thread's name.
+pub(crate) fn text(comm: &[u8; 16]) -> String {
+    let end = comm.iter().position(|byte| *byte == 0).unwrap_or(comm.len());
+    String::from_utf8_lossy(&comm[..end]).into_owned()
+}

@@ -1,0 +1,7 @@
+//! Where events come from.
+//!
+//! A source turns what it observes into the one event type; nothing here judges an event or shows one.
+
+pub mod demo;
+pub mod event;
+pub mod kernel;

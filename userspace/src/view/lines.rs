@@ -1,0 +1,151 @@
+//! Events as lines for people.
+
+use std::fmt::Write as _;
+
+use septwatch_common::{Leaf, Level, Life, Status, Violation, wire::Hook, zap::PFN_UNKNOWN};
+
+use crate::{
+    model::{
+        text,
+        verdict::{Cause, Verdict},
+    },
+    source::event::Event,
+    view::stack::KernelSymbols,
+};
+
+/// A span of time in the unit that reads best.
+pub fn span(ns: u64) -> String {
+    match ns {
+        0..10_000 => format!("{ns} ns"),
+        10_000..10_000_000 => format!("{:.1} us", ns as f64 / 1e3),
+        10_000_000..10_000_000_000 => format!("{:.1} ms", ns as f64 / 1e6),
+        _ => format!("{:.1} s", ns as f64 / 1e9),
+    }
+}
+
+/// What happened, in one line without its time. `verdict` is that of a violation.
+pub fn event(event: &Event, verdict: Option<&Verdict>) -> String {
+    match (event, verdict) {
+        (_, Some(verdict)) => headline(verdict),
+        (Event::Life(event), _) => {
+            let life = Life::from_number(event.life).map_or("?", Life::name);
+            let id = event.id;
+            format!(
+                "TD {id} {life}: TDR in frame {:#x}, HKID {}, {} frames lent, by {} ({})",
+                event.tdr,
+                event.hkid,
+                event.lent,
+                text(&event.comm),
+                event.header.tgid
+            )
+        }
+        (Event::Call(event), _) => {
+            let call = &event.call;
+            let name = Leaf::from_number(u64::from(call.leaf)).map_or("?", Leaf::name);
+            let mut line = format!("{name:<23}");
+            let level = Level::from_tdx(u64::from(call.level)).map_or("?", Level::name);
+            if call.gfn != 0 {
+                let _ = write!(line, " gfn {:#x} {level}", call.gfn);
+            }
+            if call.pfn != PFN_UNKNOWN {
+                let _ = write!(line, " pfn {:#x}", call.pfn);
+            }
+            let _ = match event.status {
+                0 => write!(line, " ok"),
+                status => write!(line, " {}", Status(status)),
+            };
+            line
+        }
+        (Event::Frame(event), _) => {
+            let what = if event.hook == Hook::PageAlloc as u8 { "handed out" } else { "received" };
+            format!("page allocator {what} frame {:#x}, whose line is open", event.pfn)
+        }
+        (Event::Violation(event), None) => {
+            format!("a violation of kind {}, which this version does not know", event.violation)
+        }
+    }
+}
+
+/// A violation in one line.
+pub fn headline(verdict: &Verdict) -> String {
+    let mut line = format!("{} [{}]", verdict.violation.name(), verdict.confidence());
+    if let Some(pfn) = verdict.pfn {
+        let _ = write!(line, " pfn {pfn:#x}");
+    }
+    if let Some(gfn) = verdict.gfn {
+        let _ = write!(line, " gfn {gfn:#x}");
+    }
+    if let Some(td) = verdict.td {
+        let _ = write!(line, " TD {td}");
+    }
+    line
+}
+
+/// What a violation means and how it came about: lines of their own.
+pub fn details(verdict: &Verdict, symbols: &KernelSymbols) -> Vec<String> {
+    let mut lines = vec![meaning(verdict)];
+    if let Some(failed) = verdict.failed {
+        let leaf = failed.leaf.map_or("a SEAMCALL", Leaf::name);
+        let mut line = format!("{leaf} answered {}", failed.status);
+        if let Some((entry, state)) = failed.entry {
+            let _ = write!(line, "; S-EPT entry {entry}, {state}");
+        }
+        if let Some(since) = verdict.since_failed_zap_ns {
+            let _ = write!(line, "; {} before", span(since));
+        }
+        lines.push(line);
+    }
+    match verdict.cause {
+        Some(Cause::ZapNeverTried) => lines.push("no step of a zap was ever tried".to_owned()),
+        Some(Cause::ZapUnderWay) => lines.push("its zap had begun and was not finished".to_owned()),
+        Some(Cause::ZapFailed) | None => {}
+    }
+    if let Some(window) = verdict.window_ns {
+        lines.push(format!("window: {} from release to reuse", span(window)));
+    }
+    if !verdict.suspect.is_certain() {
+        lines.push(format!("suspect: {}", verdict.suspect.reasons().collect::<Vec<_>>().join(", ")));
+    }
+    lines.push(format!(
+        "seen at {} on CPU {}, running {} (pid {}, tid {})",
+        verdict.hook, verdict.cpu, verdict.comm, verdict.tgid, verdict.tid
+    ));
+    if !verdict.kernel_stack.is_empty() {
+        let names: Vec<_> = verdict.kernel_stack.iter().take(8).map(|at| symbols.name(*at)).collect();
+        lines.push(format!("kernel stack: {}", names.join(" < ")));
+    }
+    lines
+}
+
+fn meaning(verdict: &Verdict) -> String {
+    let kind = verdict.line.map_or("page", |line| line.kind().name());
+    match verdict.violation {
+        Violation::FreedWhileMapped => {
+            format!("the page allocator received a {kind} that the S-EPT still maps: a use-after-free")
+        }
+        Violation::FreedWhileBlocked => {
+            format!("the page allocator received a {kind} that was blocked and never removed from the S-EPT")
+        }
+        Violation::FreedUnflushed => {
+            "the page allocator received a removed page whose cache lines may still be written back"
+                .to_owned()
+        }
+        Violation::FreedWhileOwned => {
+            format!("the page allocator received a {kind} that the TDX module was never asked to give back")
+        }
+        Violation::ReusedWhileMapped => {
+            format!("the page allocator handed the frame out again while the TDX module holds it as {kind}")
+        }
+        Violation::ZapFailed => "a step of a zap failed, and KVM gives the zap up there".to_owned(),
+        Violation::MapFailed => "the TDX module refused the page".to_owned(),
+        Violation::DoubleMap => "the TDX module mapped a frame that it holds already".to_owned(),
+        Violation::OutOfOrder => "a SEAMCALL succeeded that must not without those before it".to_owned(),
+        Violation::TeardownLeak => {
+            format!("the TD ended, and {} frames did not come back", verdict.frames)
+        }
+        Violation::HostAccessWhileMapped => "the host touched a page that a TD maps".to_owned(),
+        Violation::PoisonedWhileMapped => "memory failure struck a page that a TD maps".to_owned(),
+        Violation::MigratedWhileMapped => "a page that a TD maps was moved".to_owned(),
+        Violation::VmBugged => "KVM declared the VM bugged".to_owned(),
+    }
+}

@@ -1,0 +1,5 @@
+//! How things look: lines for people, lines for machines. Nothing in here talks to the kernel, and nothing is decided.
+
+pub mod json;
+pub mod lines;
+pub mod stack;
