@@ -64,6 +64,9 @@ pub struct Run {
     /// Keep the files of every machine, not only of those that failed.
     #[arg(long)]
     keep: bool,
+    /// Put this septwatch into the machines instead of building the tree's.
+    #[arg(long, value_name = "PROGRAM")]
+    septwatch: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -116,7 +119,7 @@ fn run_scenarios(options: &Run) -> Result<ExitCode> {
         scenarios.retain(|scenario| options.scenarios.contains(&scenario.name));
     }
     let image = kernel::ensure(&options.kernel.source()?)?;
-    runner::run(&image, scenarios, options.keep)
+    runner::run(&image, scenarios, options.keep, options.septwatch.as_deref())
 }
 
 impl Kernel {

@@ -104,11 +104,7 @@ fn build(bochs: &Bochs, folder: &Path) -> Result<()> {
     let sources = Private::open(SUITE, Index::Sources)?;
     let versions = sources.versions("bochs")?;
     let version = versions.first().with_context(|| format!("{SUITE} has no source package bochs"))?;
-    let files = sources.download_source("bochs", version, work.path())?;
-    let archive = files
-        .iter()
-        .find(|file| file.to_string_lossy().contains(".orig.tar."))
-        .with_context(|| format!("the source package bochs {version} has no upstream archive"))?;
+    let archive = sources.download_upstream("bochs", version, work.path())?;
     let tree = work.path().join("tree");
     fs::create_dir(&tree).context("cannot unpack Bochs")?;
     run::quiet(Command::new("tar").arg("-C").arg(&tree).args(["--strip-components=1", "-xf"]).arg(archive))?;

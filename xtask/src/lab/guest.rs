@@ -75,10 +75,10 @@ fi
 ///
 /// # Errors
 /// A program cannot be built, or the CD cannot be made.
-pub fn cd(image: &Image, extra: &[(&str, PathBuf)]) -> Result<PathBuf> {
+pub fn cd(image: &Image, septwatch: Option<&Path>) -> Result<PathBuf> {
     setup::packages::ensure("boot tools", &boot::TOOLS)?;
     let vmm = vmm()?;
-    let septwatch = septwatch()?;
+    let septwatch = self::septwatch(septwatch)?;
     step("boot disk", || {
         let mut initrd = Initrd::default();
         initrd.text("init", INIT);
@@ -93,9 +93,6 @@ pub fn cd(image: &Image, extra: &[(&str, PathBuf)]) -> Result<PathBuf> {
             if from.is_file() {
                 initrd.file(&format!("modules/{}", name.display()), &from)?;
             }
-        }
-        for (path, from) in extra {
-            initrd.program(path, from)?;
         }
         let folder = place::folder("boot")?;
         let archive = folder.join(format!("{}.cpio", image.name));
@@ -124,10 +121,15 @@ fn vmm() -> Result<PathBuf> {
     })
 }
 
-/// septwatch, stripped; nothing if it has no `watch` yet.
-fn septwatch() -> Result<Option<PathBuf>> {
-    setup::for_building()?;
-    let program = build::septwatch()?;
+/// septwatch, stripped: the one that is given, else the tree's. Nothing if it cannot watch.
+fn septwatch(given: Option<&Path>) -> Result<Option<PathBuf>> {
+    let program = match given {
+        Some(program) => program.to_owned(),
+        None => {
+            setup::for_building()?;
+            build::septwatch()?
+        }
+    };
     let help = run::quiet(Command::new(&program).args(["watch", "--help"])).unwrap_or_default();
     if !help.contains("--json") {
         return Ok(None);

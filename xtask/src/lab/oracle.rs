@@ -155,7 +155,8 @@ freed-while-owned ns=3 call=2 pfn=0x2 type=REG td=1 gpa=0x2 level=0 state=BLOCKE
         let line = |name, confidence| {
             format!("{{\"type\":\"violation\",\"violation\":\"{name}\",\"confidence\":\"{confidence}\"}}\n")
         };
-        let text = line("zap-failed", "certain") + &line("zap-failed", "certain") + "{\"type\":\"end\"}\nno json\n";
+        let text =
+            line("zap-failed", "certain") + &line("zap-failed", "certain") + "{\"type\":\"end\"}\nno json\n";
         let text = text.as_str();
         assert!(verdicts(&strings(&["zap-failed"]), text).equal);
         assert!(!verdicts(&[], text).equal);

@@ -36,9 +36,14 @@ struct Job<'a> {
 ///
 /// # Errors
 /// A machine cannot be prepared or started.
-pub fn run(image: &Image, scenarios: Vec<Scenario>, keep: bool) -> Result<ExitCode> {
+pub fn run(
+    image: &Image,
+    scenarios: Vec<Scenario>,
+    keep: bool,
+    septwatch: Option<&Path>,
+) -> Result<ExitCode> {
     let bochs = bochs::ensure()?;
-    let cd = guest::cd(image, &[])?;
+    let cd = guest::cd(image, septwatch)?;
     let (mine, others): (Vec<_>, Vec<_>) =
         scenarios.into_iter().partition(|scenario| scenario.is_for(&image.name));
     for scenario in &others {
@@ -173,7 +178,7 @@ pub fn shell(image: &Image, commands: Option<&Path>) -> Result<()> {
         }
     }
     let bochs = bochs::ensure()?;
-    let cd = guest::cd(image, &[])?;
+    let cd = guest::cd(image, None)?;
     let folder = tempfile::tempdir_in(place::folder("runs")?).context("no folder for the machine")?;
     let input = folder.path().join("in");
     fs::create_dir(&input).context("no folder for the machine's input")?;

@@ -101,6 +101,9 @@ impl Source {
             fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
             unpack(&archive, folder)?;
             fs::write(&complete, "").with_context(|| format!("cannot write {}", complete.display()))?;
+            if matches!(self.origin, Origin::Release) {
+                let _ = fs::remove_file(&archive);
+            }
             Ok((Outcome::Done(format!("unpacked to {}", folder.display())), self.identity.clone()))
         })
     }
@@ -155,11 +158,12 @@ fn fetch_from(suite: &str, release: &str, into: &Path, tried: &mut Vec<String>) 
         return binaries.download_deb(&package, version, into).map(Some);
     }
     let sources = Private::open(suite, Index::Sources)?;
-    for version in sources.versions("linux")?.iter().filter(|version| is_of(release, version)) {
-        match sources.download_source("linux", version, into) {
-            Ok(files) => {
-                return Ok(files.into_iter().find(|file| file.to_string_lossy().contains(".orig.tar.")));
-            }
+    let mut versions = sources.versions("linux")?;
+    versions.retain(|version| is_of(release, version));
+    versions.sort_by_key(|version| std::cmp::Reverse(numbers(version)));
+    for version in versions {
+        match sources.download_upstream("linux", &version, into) {
+            Ok(archive) => return Ok(Some(archive)),
             // An index may name more than the mirror keeps.
             Err(error) => tried.push(format!("{suite} {version}: {error}")),
         }
@@ -173,9 +177,21 @@ fn is_of(release: &str, version: &str) -> bool {
     upstream == release || upstream.strip_prefix(release).is_some_and(|rest| rest.starts_with('.'))
 }
 
+/// The numbers of the upstream version, for comparing. (Between revisions of one, it does not matter which is built.)
+fn numbers(version: &str) -> Vec<u32> {
+    let upstream = version.split('-').next().unwrap_or(version);
+    upstream.split('.').map_while(|part| part.parse().ok()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_newest_version_is_the_one_with_the_greatest_numbers() {
+        assert!(numbers("6.19.14-1~bpo13+1") > numbers("6.19.8-1"));
+        assert!(numbers("6.19.8-1") > numbers("6.18.15-1"));
+    }
 
     #[test]
     fn versions_belong_to_releases() {
