@@ -19,7 +19,7 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// Runs `/in/run` and leaves `/out` on the second disk. `septwatch` writes there too.
 const INIT: &str = "\
 #!/bin/busybox sh
-/bin/busybox mkdir -p /bin /proc /sys /dev /tmp /in /out
+/bin/busybox mkdir -p /bin /proc /sys /dev /tmp /run /in /out
 /bin/busybox --install -s /bin
 export PATH=/bin
 mount -t proc none /proc
@@ -58,6 +58,7 @@ if [ -x /bin/septwatch ]; then
   watcher=$!
   for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
     grep -q '\"type\":\"start\"' /out/septwatch.json && break
+    kill -0 $watcher 2>/dev/null || break
     sleep 1
   done
 fi

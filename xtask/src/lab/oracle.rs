@@ -44,6 +44,13 @@ pub fn judge(folder: &Path, expected: &Expectation) -> Result<Vec<Finding>> {
     }
     if folder.join("septwatch.json").is_file() {
         findings.push(verdicts(&expected.verdicts, &read("septwatch.json")?));
+        // 0: nothing wrong was seen, 1: a violation was.
+        let code = read("septwatch.code")?.trim().to_owned();
+        let wanted = if expected.verdicts.is_empty() { "0" } else { "1" };
+        if code != wanted {
+            let said = read("septwatch.err")?.lines().last().unwrap_or_default().to_owned();
+            findings.push(different("septwatch's exit code", wanted, &format!("{code} {said}")));
+        }
     }
     Ok(findings)
 }

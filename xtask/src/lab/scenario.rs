@@ -38,7 +38,7 @@ const fn one() -> u32 {
 }
 
 const fn limit() -> u64 {
-    180
+    600
 }
 
 /// What must come of a scenario.
