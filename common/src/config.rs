@@ -142,7 +142,7 @@ pub struct Control {
 }
 
 /// The SEAMCALL leaves that have a hook.
-pub const HOOKED: [Leaf; 15] = [
+pub const HOOKED: [Leaf; 16] = [
     Leaf::MemPageAdd,
     Leaf::MemPageAug,
     Leaf::MemSeptAdd,
@@ -154,6 +154,7 @@ pub const HOOKED: [Leaf; 15] = [
     Leaf::MngCreate,
     Leaf::MngAddcx,
     Leaf::MngInit,
+    Leaf::MngVpflushdone,
     Leaf::MngKeyFreeid,
     Leaf::VpCreate,
     Leaf::VpAddcx,

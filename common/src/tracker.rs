@@ -82,6 +82,8 @@ impl Finding {
     };
 }
 
+const FLUSHVP_NOT_DONE: u64 = 0x8000_0824_0000_0000;
+
 /// What is to be done to each of several frames.
 pub trait Each<S> {
     /// To the `n`-th.
@@ -181,6 +183,14 @@ pub fn seamcall<S: Store>(s: &mut S, leaf: Leaf, call: &Call, out: &mut Finding)
         Leaf::PhymemPageReclaim => reclaim(s, call, out),
         Leaf::MngInit => stage(s, ok, call, Life::Initialized),
         Leaf::MrFinalize => stage(s, ok, call, Life::Finalized),
+        Leaf::MngVpflushdone => {
+            // tdx.c, tdx_mmu_release_hkid(): vCPUs that are not flushed yet are no failure, KVM comes again.
+            if ok || call.answer.status.0 == FLUSHVP_NOT_DONE {
+                return false;
+            }
+            let td = s.td(call.tdr).unwrap_or(0);
+            leak(s, td, leaf, call, out)
+        }
         Leaf::MngKeyFreeid => {
             if ok {
                 return stage(s, true, call, Life::KeyFreed);

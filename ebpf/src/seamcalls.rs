@@ -9,7 +9,7 @@ use aya_ebpf::{
     EbpfContext as _,
     bindings::BPF_ANY,
     helpers::{bpf_get_current_pid_tgid, generated::bpf_get_func_arg},
-    macros::{fexit, uprobe, uretprobe},
+    macros::{fexit, kprobe, kretprobe, uprobe, uretprobe},
     programs::{FExitContext, ProbeContext, RetProbeContext},
 };
 use aya_log_ebpf::debug;
@@ -167,8 +167,8 @@ fn returned(leaf: Leaf, returned: &impl Returned) -> Option<()> {
 }
 
 /// Keeps the arguments of a probed function for the probe at its return.
-#[uprobe]
-pub fn tdh_entry(ctx: ProbeContext) -> u32 {
+#[inline(always)]
+fn entered(ctx: &ProbeContext) {
     let mut args = [0; 6];
     let mut n = 0;
     while n < 6 {
@@ -181,11 +181,32 @@ pub fn tdh_entry(ctx: ProbeContext) -> u32 {
         // SAFETY: points into this CPU's counters.
         unsafe { atomic::fetch_add(&raw mut (*counters).unread, 1) };
     }
+}
+
+#[uprobe]
+pub fn tdh_entry(ctx: ProbeContext) -> u32 {
+    entered(&ctx);
     0
 }
 
+#[kprobe]
+pub fn kernel_entry(ctx: ProbeContext) -> u32 {
+    entered(&ctx);
+    0
+}
+
+/// A probed function returned.
+#[inline(always)]
+fn probed(leaf: Leaf, ctx: &RetProbeContext) {
+    let thread = bpf_get_current_pid_tgid();
+    // SAFETY: the value is copied at once; this thread alone writes it.
+    let Some(args) = (unsafe { CALLS.get(thread) }).copied() else { return };
+    let _ = CALLS.remove(thread);
+    returned(leaf, &Probed { ctx, args });
+}
+
 macro_rules! seamcalls {
-    ($($leaf:ident, $fexit:ident, $return:ident;)*) => {$(
+    ($($leaf:ident, $fexit:ident, $return:ident, $kernel_return:ident;)*) => {$(
         #[fexit]
         pub fn $fexit(ctx: FExitContext) -> i32 {
             debug!(&ctx, "{} returned", stringify!($fexit));
@@ -196,30 +217,34 @@ macro_rules! seamcalls {
         #[uretprobe]
         pub fn $return(ctx: RetProbeContext) -> u32 {
             debug!(&ctx, "{} returned", stringify!($fexit));
-            let thread = bpf_get_current_pid_tgid();
-            // SAFETY: the value is copied at once; this thread alone writes it.
-            let Some(args) = (unsafe { CALLS.get(thread) }).copied() else { return 0 };
-            let _ = CALLS.remove(thread);
-            returned(Leaf::$leaf, &Probed { ctx: &ctx, args });
+            probed(Leaf::$leaf, &ctx);
+            0
+        }
+
+        #[kretprobe]
+        pub fn $kernel_return(ctx: RetProbeContext) -> u32 {
+            debug!(&ctx, "{} returned", stringify!($fexit));
+            probed(Leaf::$leaf, &ctx);
             0
         }
     )*};
 }
 
 seamcalls! {
-    MemPageAdd, tdh_mem_page_add, ret_mem_page_add;
-    MemPageAug, tdh_mem_page_aug, ret_mem_page_aug;
-    MemSeptAdd, tdh_mem_sept_add, ret_mem_sept_add;
-    MemRangeBlock, tdh_mem_range_block, ret_mem_range_block;
-    MemTrack, tdh_mem_track, ret_mem_track;
-    MemPageRemove, tdh_mem_page_remove, ret_mem_page_remove;
-    PhymemPageWbinvd, tdh_phymem_page_wbinvd_hkid, ret_phymem_page_wbinvd_hkid;
-    PhymemPageReclaim, tdh_phymem_page_reclaim, ret_phymem_page_reclaim;
-    MngCreate, tdh_mng_create, ret_mng_create;
-    MngAddcx, tdh_mng_addcx, ret_mng_addcx;
-    MngInit, tdh_mng_init, ret_mng_init;
-    MngKeyFreeid, tdh_mng_key_freeid, ret_mng_key_freeid;
-    VpCreate, tdh_vp_create, ret_vp_create;
-    VpAddcx, tdh_vp_addcx, ret_vp_addcx;
-    MrFinalize, tdh_mr_finalize, ret_mr_finalize;
+    MemPageAdd, tdh_mem_page_add, ret_mem_page_add, kret_mem_page_add;
+    MemPageAug, tdh_mem_page_aug, ret_mem_page_aug, kret_mem_page_aug;
+    MemSeptAdd, tdh_mem_sept_add, ret_mem_sept_add, kret_mem_sept_add;
+    MemRangeBlock, tdh_mem_range_block, ret_mem_range_block, kret_mem_range_block;
+    MemTrack, tdh_mem_track, ret_mem_track, kret_mem_track;
+    MemPageRemove, tdh_mem_page_remove, ret_mem_page_remove, kret_mem_page_remove;
+    PhymemPageWbinvd, tdh_phymem_page_wbinvd_hkid, ret_phymem_page_wbinvd_hkid, kret_phymem_page_wbinvd_hkid;
+    PhymemPageReclaim, tdh_phymem_page_reclaim, ret_phymem_page_reclaim, kret_phymem_page_reclaim;
+    MngCreate, tdh_mng_create, ret_mng_create, kret_mng_create;
+    MngAddcx, tdh_mng_addcx, ret_mng_addcx, kret_mng_addcx;
+    MngInit, tdh_mng_init, ret_mng_init, kret_mng_init;
+    MngVpflushdone, tdh_mng_vpflushdone, ret_mng_vpflushdone, kret_mng_vpflushdone;
+    MngKeyFreeid, tdh_mng_key_freeid, ret_mng_key_freeid, kret_mng_key_freeid;
+    VpCreate, tdh_vp_create, ret_vp_create, kret_vp_create;
+    VpAddcx, tdh_vp_addcx, ret_vp_addcx, kret_vp_addcx;
+    MrFinalize, tdh_mr_finalize, ret_mr_finalize, kret_mr_finalize;
 }

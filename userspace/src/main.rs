@@ -1,3 +1,72 @@
 //! The `septwatch` command.
 
-fn main() {}
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
+
+use clap::Parser;
+use septwatch::commands::{self, Interrupted, demo, doctor, exit, explain, watch};
+
+/// Watches the physical pages that this host lends to the Intel TDX module, and says so the moment one of them is given
+/// back while a trust domain (TD) still maps it.
+#[derive(Debug, Parser)]
+#[command(version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    Demo(demo::Args),
+    Watch(watch::Args),
+    Doctor(doctor::Args),
+    Explain(explain::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let code = if error.use_stderr() { exit::USAGE } else { exit::OK };
+            // Nothing is left to tell somebody who does not read.
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    let result = match &cli.command {
+        Command::Demo(args) => demo::run(args, &mut out),
+        Command::Watch(args) => watch::run(args, &mut out),
+        Command::Doctor(args) => doctor::run(args).map_err(Into::into),
+        Command::Explain(args) => return explain_exit(args),
+    };
+    let result = result.and_then(|code| Ok(out.flush().map(|()| code)?));
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(error) if commands::is_broken_pipe(&error) => ExitCode::from(exit::OK),
+        Err(error) => {
+            eprintln!("septwatch: {error:#}");
+            ExitCode::from(exit_of(&error))
+        }
+    }
+}
+
+fn explain_exit(args: &explain::Args) -> ExitCode {
+    explain::run(args).unwrap_or_else(|error| {
+        eprintln!("septwatch: {error:#}");
+        ExitCode::from(exit::USAGE)
+    })
+}
+
+/// What an error means for whoever called: bad input, or a host that cannot.
+fn exit_of(error: &anyhow::Error) -> u8 {
+    if error.is::<Interrupted>() {
+        return exit::INTERRUPTED;
+    }
+    if let Some(error) = error.downcast_ref::<doctor::DoctorError>() {
+        return if matches!(error, doctor::DoctorError::Btf(_)) { exit::USAGE } else { exit::HOST };
+    }
+    exit::HOST
+}

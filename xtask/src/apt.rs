@@ -44,10 +44,10 @@ impl Private {
             let private = Self::configure(suite, index, mirror)?;
             match run::quiet(private.tool("apt-get").arg("update")) {
                 Ok(_) => return Ok(private),
-                Err(error) => refusals.push(error.to_string()),
+                Err(error) => refusals.push(sources::complaint(&error.to_string())),
             }
         }
-        bail!("no configured mirror has the suite {suite}\n{}", refusals.join("\n"))
+        bail!("no configured mirror gives the suite {suite}: {}", refusals.join("; "))
     }
 
     fn configure(suite: &str, index: Index, mirror: &sources::Mirror) -> Result<Self> {

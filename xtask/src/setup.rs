@@ -58,6 +58,11 @@ fn rustc_program() -> OsString {
     std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into())
 }
 
+/// The error of a step that a person must do: what is wrong, why it could not be done here, and the command.
+fn by_hand(what: &str, why: &anyhow::Error, command: &str) -> anyhow::Error {
+    anyhow::anyhow!("{what}\n{why:#}\nRun: {command}")
+}
+
 /// Waits until no other xtask sets up this cache, and holds it for as long as the returned file is open.
 ///
 /// # Errors

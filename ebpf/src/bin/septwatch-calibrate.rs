@@ -1,6 +1,6 @@
-//! Sees the `struct page` of frames that one process gives back.
+//! Finds out where `struct page` lies, while one process gives pages back.
 //!
-//! Where /proc/kallsyms lists no data symbols, `vmemmap_base` is not to be had by name. A process that frees frames
+//! Where /proc/kallsyms tells the address of `vmemmap_base`, it is read. Where it does not, a process that frees frames
 //! whose numbers it knows, and sees their `struct page` here, can compute it.
 #![no_std]
 #![no_main]
@@ -11,7 +11,7 @@
 use aya_ebpf::{
     Global,
     btf_maps::Array,
-    helpers::bpf_get_current_pid_tgid,
+    helpers::{bpf_get_current_pid_tgid, bpf_probe_read_kernel},
     macros::{btf_map, raw_tracepoint},
     programs::RawTracePointContext,
 };
@@ -29,6 +29,13 @@ static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 #[unsafe(no_mangle)]
 static TGID: Global<u32> = Global::new(0);
 
+/// Address of `vmemmap_base`, where the kernel tells it; else 0.
+#[unsafe(no_mangle)]
+static BASE_ADDRESS: Global<u64> = Global::new(0);
+
+/// The value that is there.
+#[btf_map]
+static BASE: Array<u64, 1> = Array::new();
 /// Pages seen.
 #[btf_map]
 static COUNT: Array<u64, 1> = Array::new();
@@ -41,6 +48,13 @@ static SEEN: Array<u64, { CALIBRATION_PAGES as usize }> = Array::new();
 pub fn page_freed(ctx: RawTracePointContext) -> i32 {
     if (bpf_get_current_pid_tgid() >> 32) as u32 != TGID.load() {
         return 0;
+    }
+    let address = BASE_ADDRESS.load();
+    if address != 0 {
+        // SAFETY: the helper checks the address.
+        if let Ok(base) = unsafe { bpf_probe_read_kernel(address as *const u64) } {
+            let _ = BASE.set(0, base, 0);
+        }
     }
     let Some(count) = COUNT.get_ptr_mut(0) else { return 0 };
     // SAFETY: points into a map value.

@@ -9,7 +9,7 @@ use std::{
 use aya::{
     Btf, Ebpf,
     programs::{
-        FExit, ProgramError, RawTracePoint, UProbe,
+        FExit, KProbe, ProgramError, RawTracePoint, UProbe,
         raw_trace_point::RawTracePointLinkId,
         uprobe::{UProbeAttachLocation, UProbeScope},
     },
@@ -65,6 +65,7 @@ pub const fn function(leaf: Leaf) -> Option<&'static str> {
         Leaf::MngCreate => "tdh_mng_create",
         Leaf::MngAddcx => "tdh_mng_addcx",
         Leaf::MngInit => "tdh_mng_init",
+        Leaf::MngVpflushdone => "tdh_mng_vpflushdone",
         Leaf::MngKeyFreeid => "tdh_mng_key_freeid",
         Leaf::VpCreate => "tdh_vp_create",
         Leaf::VpAddcx => "tdh_vp_addcx",
@@ -94,6 +95,23 @@ pub fn fexit(ebpf: &mut Ebpf, function: &str, btf: &Btf) -> Result<(), AttachErr
     let program: &mut FExit = program(ebpf, function)?;
     program.load(function, btf).map_err(refused(function))?;
     program.attach().map_err(refused(function))?;
+    Ok(())
+}
+
+/// Attaches to the kernel's function by a breakpoint at its entry, which keeps the arguments, and one at its return.
+///
+/// # Errors
+/// The kernel has no such symbol, or refuses kprobes.
+pub fn kprobe(ebpf: &mut Ebpf, function: &str) -> Result<(), AttachError> {
+    let at_return: &mut KProbe = program(ebpf, &function.replacen("tdh_", "kret_", 1))?;
+    at_return.load().map_err(refused(function))?;
+    at_return.attach(function, 0).map_err(refused(function))?;
+    let at_entry: &mut KProbe = program(ebpf, "kernel_entry")?;
+    match at_entry.load() {
+        Ok(()) | Err(ProgramError::AlreadyLoaded) => {}
+        Err(source) => return Err(refused(function)(source)),
+    }
+    at_entry.attach(function, 0).map_err(refused(function))?;
     Ok(())
 }
 

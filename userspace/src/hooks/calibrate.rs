@@ -6,10 +6,11 @@
 use std::collections::BTreeSet;
 
 use aya::{
-    Btf, EbpfLoader,
-    maps::{Array, MapError},
+    Btf, Ebpf, EbpfLoader,
+    maps::{Array, Map, MapError},
     programs::RawTracePoint,
 };
+use rustix::fs::{MemfdFlags, memfd_create};
 use septwatch_common::config::CALIBRATION_PAGES;
 use thiserror::Error;
 
@@ -54,6 +55,24 @@ pub enum CalibrateError {
     },
 }
 
+/// Reads `vmemmap_base`, whose address kallsyms gave. None: the kernel does not let programs read it.
+///
+/// # Errors
+/// See [`CalibrateError`].
+pub fn read(size: u64, address: u64, btf: Option<&Btf>) -> Result<Option<PageStruct>, CalibrateError> {
+    let mut program = Program::load(address, btf)?;
+    let failed = |call| move |errno: rustix::io::Errno| MemoryError::Call { call, source: errno.into() };
+    let file = memfd_create("septwatch-calibrate", MemfdFlags::CLOEXEC).map_err(failed("memfd_create"))?;
+    rustix::io::write(&file, &[0]).map_err(failed("write to a memfd"))?;
+    program.watch(|| {
+        drop(file);
+        Ok(())
+    })?;
+    let base: Array<_, u64> = Array::try_from(program.map("BASE")?)?;
+    let base = base.get(&0, 0)?;
+    Ok((base != 0).then_some(PageStruct { base, size }))
+}
+
 /// Finds the address by experiment; `size` is `sizeof(struct page)` in bytes.
 ///
 /// # Errors
@@ -70,26 +89,44 @@ pub fn calibrate(size: u64, btf: Option<&Btf>) -> Result<PageStruct, CalibrateEr
 
 /// Frames that were given back, and the `struct page`s that the tracepoint showed meanwhile.
 fn give_back(btf: Option<&Btf>) -> Result<(Vec<u64>, BTreeSet<u64>), CalibrateError> {
-    let tgid = std::process::id();
-    let mut ebpf = EbpfLoader::new().btf(btf).override_global("TGID", &tgid, true).load(OBJECT)?;
-    let program: &mut RawTracePoint = ebpf
-        .program_mut("page_freed")
-        .and_then(|program| program.try_into().ok())
-        .ok_or(CalibrateError::Missing("page_freed"))?;
-    program.load()?;
+    let mut program = Program::load(0, btf)?;
     // A page may wait on the LRU batch of the CPU that it was touched on: the free must come from there.
     let _pinned = Pinned::here()?;
     let memory = Memory::memfd(PAGES)?;
     let pfns = (0..PAGES).map(|page| memory.touch(page)).collect::<Result<Vec<_>, _>>()?;
-    let link = program.attach("mm_page_free")?;
-    memory.punch(0, PAGES)?;
-    program.detach(link)?;
-    let map = |name| ebpf.map(name).ok_or(CalibrateError::Missing(name));
-    let count: Array<_, u64> = Array::try_from(map("COUNT")?)?;
-    let pages: Array<_, u64> = Array::try_from(map("SEEN")?)?;
+    program.watch(|| memory.punch(0, PAGES))?;
+    let count: Array<_, u64> = Array::try_from(program.map("COUNT")?)?;
+    let pages: Array<_, u64> = Array::try_from(program.map("SEEN")?)?;
     let count = count.get(&0, 0)?.min(u64::from(CALIBRATION_PAGES)) as u32;
     let seen = (0..count).map(|n| pages.get(&n, 0)).collect::<Result<_, _>>()?;
     Ok((pfns, seen))
+}
+
+struct Program(Ebpf);
+
+impl Program {
+    /// `address` is that of `vmemmap_base`, or 0.
+    fn load(address: u64, btf: Option<&Btf>) -> Result<Self, CalibrateError> {
+        let tgid = std::process::id();
+        let mut loader = EbpfLoader::new();
+        loader.btf(btf).override_global("TGID", &tgid, true).override_global("BASE_ADDRESS", &address, true);
+        Ok(Self(loader.load(OBJECT)?))
+    }
+
+    fn map(&self, name: &'static str) -> Result<&Map, CalibrateError> {
+        self.0.map(name).ok_or(CalibrateError::Missing(name))
+    }
+
+    /// Attached only while `release` gives pages back.
+    fn watch(&mut self, release: impl FnOnce() -> Result<(), MemoryError>) -> Result<(), CalibrateError> {
+        const NAME: &str = "page_freed";
+        let program = self.0.program_mut(NAME).and_then(|program| program.try_into().ok());
+        let program: &mut RawTracePoint = program.ok_or(CalibrateError::Missing(NAME))?;
+        program.load()?;
+        let link = program.attach("mm_page_free")?;
+        release()?;
+        Ok(program.detach(link)?)
+    }
 }
 
 /// The one address for which every frame's `struct page` was seen.

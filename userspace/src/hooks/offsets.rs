@@ -55,6 +55,8 @@ offsets! {
     kvm_tdx_kvm: KvmIntel [("kvm_tdx", "kvm")];
     /// `struct kvm_tdx::hkid`, `int`.
     kvm_tdx_hkid: KvmIntel [("kvm_tdx", "hkid")];
+    /// `struct kvm_tdx::nr_premapped`: this kernel only counts pages before finalize.
+    kvm_tdx_nr_premapped: KvmIntel [("kvm_tdx", "nr_premapped")];
     /// `struct kvm::vm_bugged`, `bool`.
     kvm_vm_bugged: Kvm [("kvm", "vm_bugged")];
     /// `struct kvm::vm_dead`, `bool`.

@@ -1,5 +1,10 @@
 //! The programs in the kernel as a source of events: rings, counters, the ledger itself.
 
+use std::{
+    io,
+    os::fd::{AsFd as _, OwnedFd},
+};
+
 use aya::{
     Btf, Ebpf, Pod,
     maps::{Array, HashMap, MapData, MapError, PerCpuArray, RingBuf},
@@ -66,6 +71,7 @@ pub struct Kernel {
     control_map: Array<MapData, ControlPod>,
     control: Control,
     ledger: HashMap<MapData, u64, [u64; CHUNK]>,
+    windows: HashMap<MapData, u64, u64>,
     alloc: Option<RawTracePointLinkId>,
 }
 
@@ -97,6 +103,7 @@ impl Kernel {
             control_map: take(&mut ebpf, "CONTROL")?,
             control: Control::default(),
             ledger: take(&mut ebpf, "LEDGER")?,
+            windows: take(&mut ebpf, "WINDOWS")?,
             alloc: None,
             ebpf,
         })
@@ -107,9 +114,12 @@ impl Kernel {
         &mut self.ebpf
     }
 
-    /// The ring that wakes its reader.
-    pub fn vital(&self) -> &RingBuf<MapData> {
-        &self.vital
+    /// Becomes readable when a vital record arrives.
+    ///
+    /// # Errors
+    /// No more descriptors.
+    pub fn wake_up(&self) -> io::Result<OwnedFd> {
+        self.vital.as_fd().try_clone_to_owned()
     }
 
     /// Attaches the programs that see frames come back: before anything that lends frames is attached.
@@ -192,6 +202,15 @@ impl Kernel {
     /// /proc cannot be read.
     pub fn missed_runs(&self) -> Result<attach::Missed, KernelError> {
         Ok(attach::missed_runs(&self.ebpf)?)
+    }
+
+    /// Whether a frame was released with its line open, and nobody is known to have it since.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn has_open_window(&self) -> Result<bool, KernelError> {
+        let first = self.windows.keys().next().transpose();
+        Ok(first.map_err(map_error("WINDOWS"))?.is_some())
     }
 
     /// Every open line, by frame.

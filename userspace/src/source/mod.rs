@@ -5,3 +5,5 @@
 pub mod demo;
 pub mod event;
 pub mod kernel;
+pub mod open;
+pub mod session;

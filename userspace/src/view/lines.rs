@@ -16,9 +16,9 @@ use crate::{
 /// A span of time in the unit that reads best.
 pub fn span(ns: u64) -> String {
     match ns {
-        0..10_000 => format!("{ns} ns"),
-        10_000..10_000_000 => format!("{:.1} us", ns as f64 / 1e3),
-        10_000_000..10_000_000_000 => format!("{:.1} ms", ns as f64 / 1e6),
+        0..1_000 => format!("{ns} ns"),
+        1_000..1_000_000 => format!("{:.1} us", ns as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} ms", ns as f64 / 1e6),
         _ => format!("{:.1} s", ns as f64 / 1e9),
     }
 }
@@ -111,7 +111,9 @@ pub fn details(verdict: &Verdict, symbols: &KernelSymbols) -> Vec<String> {
         verdict.hook, verdict.cpu, verdict.comm, verdict.tgid, verdict.tid
     ));
     if !verdict.kernel_stack.is_empty() {
-        let names: Vec<_> = verdict.kernel_stack.iter().take(8).map(|at| symbols.name(*at)).collect();
+        // The innermost frames are those of the programs that saw it.
+        let names = verdict.kernel_stack.iter().map(|at| symbols.name(*at));
+        let names: Vec<_> = names.skip_while(|name| name.starts_with("bpf_")).take(8).collect();
         lines.push(format!("kernel stack: {}", names.join(" < ")));
     }
     lines

@@ -109,6 +109,11 @@ pub(super) fn file_names(text: &str) -> Vec<&str> {
     text.lines().filter(|line| line.starts_with('\'')).filter_map(|line| line.split(' ').nth(1)).collect()
 }
 
+/// What is wrong, of all that a failing `apt-get` prints: its first error line, else all of it.
+pub(super) fn complaint(text: &str) -> String {
+    text.lines().find_map(|line| line.strip_prefix("E: ")).unwrap_or(text).to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -182,6 +187,9 @@ Types: deb
         let text = "  rust-src | 1.95.0+dfsg1-1~bpo13+1 | http://x trixie-backports/main amd64 Packages\n  rust-src | 1.95.0+dfsg1-1~bpo13+1 | http://x Sources\n rust-src | 1.88.0-1 | http://x\n";
         assert_eq!(madison(text), ["1.95.0+dfsg1-1~bpo13+1", "1.88.0-1"]);
         assert!(madison("").is_empty());
+        let refused = "`apt-get update`: exit status: 100\nErr:1 x\nE: no Release file\nE: more";
+        assert_eq!(complaint(refused), "no Release file");
+        assert_eq!(complaint("cannot run `apt-get`"), "cannot run `apt-get`");
         let uris = "Reading package lists...\n'http://x/a%3a1.dsc' a.dsc 12 SHA256:00\n'http://x/a.tar.xz' a.tar.xz 13 SHA256:01\n";
         assert_eq!(file_names(uris), ["a.dsc", "a.tar.xz"]);
     }

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-use super::{cargo_program, on_path, rustc_program};
+use super::{by_hand, cargo_program, on_path, rustc_program};
 use crate::step::{Outcome, note, step};
 use crate::{cache, run};
 
@@ -46,13 +46,13 @@ fn ensure(program: &str, version: &str, root: &Path) -> Result<(Outcome, PathBuf
     note(program, format_args!("building {version}, some minutes"));
     let mut install = Command::new(cargo_program());
     install.args(["install", "--locked", "--force", "--version", version, "--root"]).arg(root).arg(program);
-    let by_hand = run::line(&install);
+    let command = run::line(&install);
     // What a person builds septwatch with is not for the tools that build it.
     for variable in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_TARGET", "CARGO_TARGET_DIR"] {
         install.env_remove(variable);
     }
-    run::quiet(&mut install).with_context(|| {
-        format!("cannot build {program}. It needs the crate registry and a C compiler. Run: {by_hand}")
+    run::quiet(&mut install).map_err(|why| {
+        by_hand(&format!("cannot build {program}: it needs crates.io and a C compiler"), &why, &command)
     })?;
     Ok((Outcome::Done(format!("built {version} into {}", root.display())), cached))
 }

@@ -5,6 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
+use super::by_hand;
 use crate::run;
 use crate::step::{Outcome, step};
 
@@ -37,8 +38,10 @@ impl Mount {
         }
         let mut mount = Command::new("mount");
         mount.args(["-t", self.kind, self.name, self.place]);
-        run::quiet(&mut mount).with_context(|| {
-            format!("{} is not mounted. Run, outside of a container: sudo {}", self.name, run::line(&mount))
+        run::quiet(&mut mount).map_err(|why| {
+            let what = format!("{} is not mounted on {}", self.name, self.place);
+            let command = format!("sudo {}   # on the host, where this is a container", run::line(&mount));
+            by_hand(&what, &why, &command)
         })?;
         Ok(Outcome::Done(format!("mounted on {}", self.place)))
     }

@@ -2,9 +2,9 @@
 
 use std::process::Command;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, anyhow, bail};
 
-use super::on_path;
+use super::{by_hand, on_path};
 use crate::run;
 use crate::step::{Outcome, note, step};
 
@@ -28,10 +28,10 @@ fn install_missing(name: &str, needed: &[(&str, &str)]) -> Result<Outcome> {
     if on_path("apt-get").is_none() {
         bail!("missing programs. Install what your distribution calls: {packages}");
     }
-    let by_hand =
-        || format!("missing packages. Run: sudo apt-get install -y --no-install-recommends {packages}");
+    let command = format!("sudo apt-get install -y --no-install-recommends {packages}");
+    let what = format!("{name}: missing packages");
     if !rustix::process::geteuid().is_root() {
-        bail!(by_hand());
+        return Err(by_hand(&what, &anyhow!("only root can install them"), &command));
     }
     note(name, format_args!("installing {packages}"));
     let install = || {
@@ -40,9 +40,8 @@ fn install_missing(name: &str, needed: &[(&str, &str)]) -> Result<Outcome> {
         run::quiet(apt.args(packages.split(' ')))
     };
     // A machine that never fetched its lists knows no package: fetch them, then try once more.
-    if install().is_err() {
-        run::quiet(Command::new("apt-get").arg("update")).with_context(by_hand)?;
-        install().with_context(by_hand)?;
-    }
+    install()
+        .or_else(|_| run::quiet(Command::new("apt-get").arg("update")).and_then(|_| install()))
+        .map_err(|why| by_hand(&what, &why, &command))?;
     Ok(Outcome::Done(format!("installed {packages}")))
 }

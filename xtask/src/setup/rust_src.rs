@@ -7,9 +7,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail};
 
-use super::rustc_program;
+use super::{by_hand, rustc_program};
 use crate::apt::{Index, Private};
 use crate::step::{Outcome, note, step};
 use crate::{cache, run};
@@ -43,13 +43,19 @@ fn fetch_missing() -> Result<Outcome> {
     }
     note(NAME, "asking rustup");
     let mut rustup = Command::new("rustup");
+    // With it, a refusal reads as a dump of its stack.
+    rustup.env_remove("RUST_BACKTRACE");
     let refused = match run::quiet(rustup.args(["component", "add", NAME])) {
         Ok(_) if is_for(&library, &compiler) => return Ok(Outcome::Done(format!("{release} from rustup"))),
-        Ok(_) => format!("rustup put nothing into {}", library.display()),
-        Err(error) => error.to_string(),
+        Ok(_) => {
+            anyhow!("rustup says that it is there, but {} has no sources of {release}", library.display())
+        }
+        Err(error) => error,
     };
-    let placed = from_distribution(release, &library, &compiler).with_context(|| {
-        format!("{refused}\nRust's server was not reached, and the distribution's package did not help. Run, with a network: {}", run::line(&rustup))
+    note(NAME, "rustup cannot give it, asking the distribution");
+    let placed = from_distribution(release, &library, &compiler).map_err(|why| {
+        let what = format!("rust-src {release} is missing\nrustup: {refused:#}");
+        by_hand(&what, &why, &format!("{}   # with a network", run::line(&rustup)))
     })?;
     Ok(Outcome::Done(placed))
 }
@@ -63,7 +69,7 @@ fn is_for(library: &Path, compiler: &str) -> bool {
 fn from_distribution(release: &str, library: &Path, compiler: &str) -> Result<String> {
     let mut refusals = Vec::new();
     for suite in SUITES {
-        note(NAME, format_args!("rustup has none; asking the distribution's suite {suite}"));
+        note(NAME, format_args!("looking into {suite}"));
         match place_from(suite, release, library, compiler) {
             Ok(version) => return Ok(format!("{version} from {suite}")),
             Err(error) => refusals.push(format!("{suite}: {error:#}")),
@@ -132,7 +138,6 @@ impl Scratch {
         let folder = cache::root()?.join(format!("unpack-{}", std::process::id()));
         remove(&folder)?;
         fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-        ensure!(folder.is_dir(), "cannot create {}", folder.display());
         Ok(Self(folder))
     }
 }

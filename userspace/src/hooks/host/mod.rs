@@ -7,4 +7,4 @@ mod system;
 
 pub use memory::{Memory, MemoryError, Range};
 pub use probe::{Allowed, Probe};
-pub use system::{Capability, Cgroup, Host, Lockdown, Mounts, Tdx};
+pub use system::{Capability, Cgroup, Host, Lockdown, Mounts, Tdx, missing_capabilities};

@@ -144,6 +144,12 @@ fn lockdown(text: Option<&str>) -> Lockdown {
     }
 }
 
+/// Names of the capabilities that nothing works without, and that this process lacks.
+pub fn missing_capabilities() -> Vec<&'static str> {
+    let lacking = |capability: &Capability| capability.required && !capability.held;
+    capabilities().into_iter().filter(lacking).map(|capability| capability.name).collect()
+}
+
 fn capabilities() -> Vec<Capability> {
     // An error means that the kernel does not answer for this process: it is shown as having none.
     let held =

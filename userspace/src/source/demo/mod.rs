@@ -6,5 +6,6 @@
 
 pub mod memory;
 pub mod module;
+pub mod scenarios;
 pub mod storm;
 pub mod vmm;

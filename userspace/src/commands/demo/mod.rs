@@ -1,0 +1,235 @@
+//! `septwatch demo`: real programs in the kernel watch a software TDX module in this process, with real memory and real
+//! frees; and what they find is held against what the demo knows that it did.
+
+mod oracle;
+mod show;
+
+use std::{
+    io::Write,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, anyhow};
+use septwatch_common::Line;
+use tokio::{sync::oneshot, time};
+
+use super::{Interrupts, exit, watching};
+use crate::{
+    hooks::lock::Lock,
+    model::verdict::Verdict,
+    source::{
+        demo::{
+            module::{self, PageKind},
+            scenarios::{self, Acted, SCENARIOS, Scenario, Stage},
+            vmm::now_ns,
+        },
+        event::Event,
+        open,
+        session::{Session, Standing},
+    },
+};
+use oracle::Comparison;
+use show::Show;
+
+/// Without an argument: a guided tour.
+const TOUR: [&str; 4] = ["clean", "zap-failed", "freed-while-mapped", "reused-while-mapped"];
+
+/// Shows septwatch at work on any Linux host: a software TDX module in this process makes the mistakes.
+///
+/// Exit code 0: everything that was caused was found, and nothing else; 1: a difference; 3: this host cannot.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// What to act out; without it, a guided tour through four of them.
+    #[arg(value_parser = scenario_names(), hide_possible_values = true)]
+    pub scenario: Option<String>,
+    /// List the scenarios.
+    #[arg(long, conflicts_with = "scenario")]
+    pub list: bool,
+    /// Print one JSON object per line.
+    #[arg(long)]
+    pub json: bool,
+    /// Decides what a storm does; the same seed, the same storm.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// The kernel whose functions the demo's are like: their arguments differ.
+    #[arg(long, value_enum, default_value = "7.3")]
+    pub shape: Shape,
+    /// Cause one fault that is not announced, to see that the comparison can fail.
+    #[arg(long)]
+    pub one_more: bool,
+    /// Record every SEAMCALL in a storm too.
+    #[arg(long)]
+    pub all_events: bool,
+    /// What watches.
+    #[command(flatten)]
+    pub watching: super::Watching,
+}
+
+/// A kernel that the demo can be like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Shape {
+    /// Pages as `struct page *`, levels in the module's numbering.
+    #[value(name = "7.1")]
+    V7_1,
+    /// Frame numbers, `enum pg_level`.
+    #[value(name = "7.3")]
+    V7_3,
+}
+
+fn scenario_names() -> clap::builder::PossibleValuesParser {
+    SCENARIOS.iter().map(|scenario| scenario.name).collect::<Vec<_>>().into()
+}
+
+/// What came of one scenario.
+struct Outcome {
+    acted: Acted,
+    /// Pages that the module owns at the end.
+    owned: Vec<(u64, PageKind)>,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// This host cannot, or the demo cannot go on.
+pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
+    if args.list {
+        for scenario in SCENARIOS {
+            writeln!(out, "{:<20} {}", scenario.name, scenario.summary)?;
+        }
+        return Ok(exit::OK);
+    }
+    let chosen: Vec<_> = match &args.scenario {
+        Some(name) => scenarios::named(name).into_iter().collect(),
+        None => TOUR.into_iter().filter_map(scenarios::named).collect(),
+    };
+    open::check_capabilities()?;
+    let _lock = Lock::take("demo")?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let shape = match args.shape {
+        Shape::V7_1 => module::Shape::V7_1,
+        Shape::V7_3 => module::Shape::V7_3,
+    };
+    let (mut kernel, config) = open::demo(shape, &args.watching.options())?;
+    args.watching.logger(kernel.ebpf(), runtime.handle())?;
+    let mut demo = Demo { args, config, session: Session::new(kernel), runtime };
+    let mut all_equal = true;
+    for (number, scenario) in chosen.iter().enumerate() {
+        let last = number + 1 == chosen.len();
+        all_equal &= demo.one(scenario, args.one_more && last, out)?;
+        out.flush()?;
+    }
+    Ok(if all_equal { exit::OK } else { exit::VIOLATION })
+}
+
+struct Demo<'a> {
+    args: &'a Args,
+    config: module::Config,
+    session: Session,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Demo<'_> {
+    /// Acts one scenario out, shows it, and says whether expected and found are equal.
+    fn one(&mut self, scenario: &'static Scenario, one_more: bool, out: &mut dyn Write) -> Result<bool> {
+        let Self { args, config, session, runtime } = self;
+        session.kernel().record_pages(scenario.every_call || args.all_events)?;
+        let mut show = Show::new(args.json, scenario);
+        let said = Arc::new(Mutex::new(Vec::new()));
+        let alert = Arc::new(AtomicBool::new(false));
+        let (config, seed) = (*config, args.seed);
+        let outcome = {
+            let (said, told) = (Arc::clone(&said), Arc::clone(&alert));
+            let (done, finished) = oneshot::channel();
+            thread::Builder::new().name("septwatch-demo".to_owned()).spawn(move || {
+                let _ = done.send(act(scenario, config, seed, one_more, &said, &told));
+            })?;
+            runtime.block_on(watch(session, finished, &alert, &mut show))?
+        };
+        let Some(outcome) = outcome else { return Err(anyhow!(super::Interrupted)) };
+        let comparison = oracle::compare(&outcome.acted, show.verdicts());
+        let ledger_agrees = agrees(&session.kernel().open_lines()?, &outcome.owned);
+        let standing = session.standing()?;
+        let said = std::mem::take(&mut *said.lock().unwrap_or_else(PoisonError::into_inner));
+        show.print(said, &comparison, &standing, ledger_agrees, out)?;
+        Ok(comparison.is_equal() && ledger_agrees && is_accounted_for(&standing))
+    }
+}
+
+fn is_accounted_for(standing: &Standing) -> bool {
+    standing.vital.is_exact() && standing.pages.is_exact()
+}
+
+/// Whether the ledger's open lines are the pages that the module owns.
+fn agrees(open: &[(u64, Line)], owned: &[(u64, PageKind)]) -> bool {
+    let open = open.iter().map(|(pfn, _)| *pfn);
+    open.eq(owned.iter().map(|(pfn, _)| *pfn))
+}
+
+type Said = Mutex<Vec<(u64, String)>>;
+
+/// The actors' thread.
+fn act(
+    scenario: &Scenario,
+    config: module::Config,
+    seed: u64,
+    one_more: bool,
+    said: &Said,
+    alert: &AtomicBool,
+) -> Result<Outcome> {
+    let host = scenario.host(config).context("the demo's host")?;
+    let say = |text: &str| {
+        said.lock().unwrap_or_else(PoisonError::into_inner).push((now_ns(), text.to_owned()));
+    };
+    let pause = || {
+        // As a VMM would be gone for 8 ms; on a busy machine the watcher may need longer to be woken.
+        let mut waited = 0;
+        while waited < 8 || (!alert.load(Ordering::Acquire) && waited < 1000) {
+            thread::sleep(Duration::from_millis(1));
+            waited += 1;
+        }
+    };
+    let stage = Stage { host: &host, say: &say, pause: &pause, seed };
+    let acted = scenario.act(&stage).context("the scenario cannot be acted out")?;
+    if one_more {
+        scenarios::one_more(&stage).context("one more fault")?;
+    }
+    let owned = host.module().owned().into_iter().map(|owned| (owned.pfn, owned.kind)).collect();
+    Ok(Outcome { acted, owned })
+}
+
+/// Takes events in until the actors are done and everything has arrived. None: interrupted.
+async fn watch(
+    session: &mut Session,
+    mut finished: oneshot::Receiver<Result<Outcome>>,
+    alert: &AtomicBool,
+    show: &mut Show,
+) -> Result<Option<Outcome>> {
+    let ring = watching::readiness(session.kernel().wake_up()?)?;
+    let mut interrupts = Interrupts::new()?;
+    let mut tick = time::interval(Duration::from_millis(5));
+    loop {
+        let outcome = tokio::select! {
+            ready = ring.readable() => {
+                ready?.clear_ready();
+                None
+            }
+            _ = tick.tick() => None,
+            outcome = &mut finished => Some(outcome.context("the demo's thread died")??),
+            () = interrupts.received() => return Ok(None),
+        };
+        session.pump(|event, verdict| show.event(event, verdict))?;
+        alert.store(session.is_alert(), Ordering::Release);
+        if outcome.is_some() {
+            session.tend()?;
+            return Ok(outcome);
+        }
+    }
+}
+
+/// An event as it is shown.
+type Shown = (Event, Option<Verdict>);

@@ -1,0 +1,144 @@
+//! `septwatch watch`: what the programs see on this host, line by line.
+
+use std::{
+    io::Write,
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+use serde_json::json;
+use tokio::time;
+
+use super::{Interrupts, Watching, exit, watching};
+use crate::{
+    hooks::lock::Lock,
+    source::{
+        open,
+        session::{Session, Standing},
+    },
+    view::{json, lines, stack::KernelSymbols},
+};
+
+/// Watches the TDs of this host and prints violations as they happen, until it is interrupted.
+///
+/// Exit code 0: nothing wrong was seen; 1: a violation was found; 3: this host cannot be watched.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Print one JSON object per line.
+    #[arg(long)]
+    pub json: bool,
+    /// Print every SEAMCALL, not only lifecycle and violations.
+    #[arg(long)]
+    pub all_events: bool,
+    /// Stop after this many seconds.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=31_536_000))]
+    pub duration: Option<u64>,
+    /// What watches.
+    #[command(flatten)]
+    pub watching: Watching,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// This host cannot be watched, or the output cannot be written.
+pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
+    open::check_capabilities()?;
+    let _lock = Lock::take("watch")?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let start = Instant::now();
+    let (mut kernel, plan) = open::live(&args.watching.options())?;
+    args.watching.logger(kernel.ebpf(), runtime.handle())?;
+    kernel.record_pages(args.all_events)?;
+    let mut session = Session::new(kernel);
+    let bound = plan.hooks.iter().filter(|hook| hook.bound().is_some()).count();
+    if args.json {
+        let hooks = json!({"type": "start", "hooks": plan.hooks.len(), "bound": bound});
+        writeln!(out, "{hooks}")?;
+    } else {
+        let ready = start.elapsed().as_millis();
+        writeln!(
+            out,
+            "watching: {bound} of {} hooks can be bound here, ready after {ready} ms",
+            plan.hooks.len()
+        )?;
+    }
+    out.flush()?;
+    runtime.block_on(follow(args, &mut session, out))?;
+    let standing = session.standing()?;
+    let total = session.model().total().max(standing.counters.violations.iter().sum());
+    last_words(args, total, &standing, out)?;
+    Ok(if total == 0 { exit::OK } else { exit::VIOLATION })
+}
+
+async fn follow(args: &Args, session: &mut Session, out: &mut dyn Write) -> Result<()> {
+    let ring = watching::readiness(session.kernel().wake_up()?)?;
+    let mut interrupts = Interrupts::new()?;
+    let mut tick = time::interval(Duration::from_millis(100));
+    let end = args.duration.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+    let symbols = KernelSymbols::running();
+    loop {
+        let stop = tokio::select! {
+            ready = ring.readable() => {
+                ready?.clear_ready();
+                false
+            }
+            _ = tick.tick() => {
+                session.tend()?;
+                end.is_some_and(|end| Instant::now() >= end)
+            }
+            () = interrupts.received() => true,
+        };
+        let mut written = Ok(());
+        session.pump(|event, verdict| {
+            if written.is_err() {
+                return;
+            }
+            let time_ns = event.header().time_ns;
+            written = if args.json {
+                writeln!(out, "{}", json::event(&event, verdict.as_ref()))
+            } else {
+                let mut text = format!("{}.{:09} ", time_ns / 1_000_000_000, time_ns % 1_000_000_000);
+                text.push_str(if verdict.is_some() { "! " } else { "  " });
+                text.push_str(&lines::event(&event, verdict.as_ref()));
+                for line in verdict.iter().flat_map(|verdict| lines::details(verdict, &symbols)) {
+                    text.push_str("\n      ");
+                    text.push_str(&line);
+                }
+                writeln!(out, "{text}")
+            };
+        })?;
+        written?;
+        out.flush()?;
+        if stop {
+            return Ok(());
+        }
+    }
+}
+
+fn last_words(args: &Args, total: u64, standing: &Standing, out: &mut dyn Write) -> Result<()> {
+    if args.json {
+        let end = json!({
+            "type": "end",
+            "violations": total,
+            "vital_records": standing.vital,
+            "page_records": standing.pages,
+            "frames_outside_the_ledger": standing.counters.outside,
+            "calls_not_read": standing.counters.unread,
+            "releases_missed": standing.missed_releases,
+        });
+        writeln!(out, "{end}")?;
+    } else {
+        let vital = standing.vital;
+        writeln!(
+            out,
+            "{total} violations; vital records: {} produced = {} received + {} lost",
+            vital.produced, vital.received, vital.lost
+        )?;
+        if standing.missed_releases != 0 {
+            writeln!(out, "{} runs at page releases were dropped by the kernel", standing.missed_releases)?;
+        }
+    }
+    out.flush()?;
+    Ok(())
+}

@@ -1,0 +1,251 @@
+//! Attaching the programs: to this kernel, or to the demo's functions. From then on both are the same source.
+
+use std::{collections::HashSet, mem::offset_of};
+
+use aya::Btf;
+use septwatch_common::{
+    Leaf,
+    config::{HOOKED, NO_ARGUMENT, Shape},
+};
+use thiserror::Error;
+
+use super::{
+    demo::module::{self, TdxTd, TdxVp},
+    kernel::{Kernel, KernelError},
+};
+use crate::hooks::{
+    attach::{self, AttachError},
+    btf::{BtfError, KernelBtf, SYSFS},
+    calibrate::{self, CalibrateError},
+    host::{Allowed, Memory, MemoryError},
+    load::{Memory as Pointers, Rings, Settings},
+    plan::{self, Binding, PageToPfn, Plan, State},
+    shape::{LevelUnit, PageUnit, Role, Shape as PlanShape},
+    symbols::{SymbolError, Symbols},
+    table::Need,
+};
+
+/// What the person who starts septwatch can choose.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Most memory that the ledger may take, in bytes.
+    pub ledger_limit: Option<u64>,
+    /// Ring buffers.
+    pub rings: Rings,
+    /// Log level of the programs: 0 is off, 1 error to 5 trace.
+    pub log_level: u8,
+}
+
+/// The programs cannot be attached on this host.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// Without capabilities nothing can be tried.
+    #[error(
+        "this process lacks {missing}: run as root, or give them with `setcap {setcap}+ep` on the binary"
+    )]
+    Capabilities {
+        /// Names of the capabilities.
+        missing: String,
+        /// The same, as setcap wants them.
+        setcap: String,
+    },
+    /// The types of the kernel cannot be read.
+    #[error("the types of this kernel: {0}; it needs CONFIG_DEBUG_INFO_BTF=y")]
+    Btf(#[from] BtfError),
+    /// aya cannot read them.
+    #[error("the types of this kernel (/sys/kernel/btf/vmlinux)")]
+    AyaBtf(#[from] aya::BtfError),
+    /// The symbols cannot be read.
+    #[error(transparent)]
+    Symbols(#[from] SymbolError),
+    /// The memory map cannot be read.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// The size of `struct page` is not known.
+    #[error("the types of this kernel have no struct page")]
+    NoStructPage,
+    /// Where `struct page` lies is not to be found.
+    #[error(transparent)]
+    Calibrate(#[from] CalibrateError),
+    /// Hooks without which verdicts would be false.
+    #[error("{} of {} hooks that every verdict needs cannot be attached: {}. \
+         `septwatch doctor` says what this host has and what would help; `septwatch demo` needs no TDX", .missing.len(), .of, .missing.join("; "))]
+    Hooks {
+        /// Name and reason of each.
+        missing: Vec<String>,
+        /// Hooks that are needed.
+        of: usize,
+    },
+    /// The programs cannot be loaded, attached or read.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// They cannot be attached.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+}
+
+/// Refuses at once where a capability is missing: everything else would fail with a less helpful word.
+///
+/// # Errors
+/// The names of what is missing.
+pub fn check_capabilities() -> Result<(), OpenError> {
+    let missing: Vec<_> = crate::hooks::host::missing_capabilities();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(OpenError::Capabilities {
+        missing: missing.join(", "),
+        setcap: missing.join(",").to_ascii_lowercase(),
+    })
+}
+
+/// Attaches to the demo's functions. `shape` is the kernel that they are to be like.
+///
+/// Returns the source and how the module must read pages.
+///
+/// # Errors
+/// See [`OpenError`].
+pub fn demo(shape: module::Shape, options: &Options) -> Result<(Kernel, module::Config), OpenError> {
+    check_capabilities()?;
+    let btf = Btf::from_sys_fs()?;
+    let types = KernelBtf::read(SYSFS.as_ref(), &HashSet::from(["page"]))?;
+    let size = u64::from(types.vmlinux.size_of("page").ok_or(OpenError::NoStructPage)?);
+    let page = calibrate::calibrate(size, Some(&btf))?;
+    let settings = Settings {
+        page,
+        tdr_page: offset_of!(TdxTd, tdr_page) as u64,
+        tdvpr_page: offset_of!(TdxVp, tdvpr_page) as u64,
+        memory: Pointers::User,
+        premap_exempt: false,
+        shapes: HOOKED.iter().map(|leaf| (*leaf, demo_shape(*leaf, shape))).collect(),
+        frames: Memory::running()?.frames(),
+        ledger_limit: options.ledger_limit,
+        rings: options.rings,
+        log_level: options.log_level,
+    };
+    let mut kernel = Kernel::load(&settings, Some(&btf))?;
+    kernel.attach_releases()?;
+    let addresses = module::addresses();
+    let functions: Vec<_> = HOOKED
+        .iter()
+        .filter_map(|leaf| {
+            let name = attach::function(*leaf)?;
+            let (_, address) = addresses.iter().find(|(known, _)| *known == name)?;
+            Some((*leaf, *address as u64))
+        })
+        .collect();
+    attach::own_functions(kernel.ebpf(), &functions)?;
+    let config = module::Config { shape, vmemmap_base: page.base, page_struct_size: page.size };
+    Ok((kernel, config))
+}
+
+/// Attaches to this kernel's functions, as the plan says.
+///
+/// # Errors
+/// See [`OpenError`].
+pub fn live(options: &Options) -> Result<(Kernel, Plan), OpenError> {
+    check_capabilities()?;
+    let types = KernelBtf::read(SYSFS.as_ref(), &plan::btf_names())?;
+    let symbols = Symbols::running(&plan::symbol_names())?;
+    let allowed = Allowed::probe(Some(&types.vmlinux));
+    let plan = plan::plan(&types, Some(&symbols), &allowed)?;
+    let missing: Vec<_> = plan
+        .missing_required()
+        .map(|hook| match &hook.state {
+            State::Missing { reason } => format!("{} ({reason})", hook.name),
+            State::Bound(_) => hook.name.to_owned(),
+        })
+        .collect();
+    if !missing.is_empty() {
+        let of = plan.hooks.iter().filter(|hook| hook.need == Need::Required).count();
+        return Err(OpenError::Hooks { missing, of });
+    }
+    let btf = Btf::from_sys_fs()?;
+    let size = u64::from(plan.offsets.struct_page_size.ok_or(OpenError::NoStructPage)?);
+    let told = match plan.page_to_pfn {
+        PageToPfn::Kallsyms { address } => calibrate::read(size, address, Some(&btf))?,
+        PageToPfn::Calibrate { .. } | PageToPfn::Undecided => None,
+    };
+    let page = match told {
+        Some(page) => page,
+        None => calibrate::calibrate(size, Some(&btf))?,
+    };
+    let bound: Vec<_> = HOOKED
+        .iter()
+        .filter_map(|leaf| Some((*leaf, plan.hook(attach::function(*leaf)?)?.bound()?.clone())))
+        .collect();
+    let settings = Settings {
+        page,
+        tdr_page: u64::from(plan.offsets.tdx_td_tdr_page.unwrap_or(0)),
+        tdvpr_page: u64::from(plan.offsets.tdx_vp_tdvpr_page.unwrap_or(0)),
+        memory: Pointers::Kernel,
+        premap_exempt: plan.offsets.kvm_tdx_nr_premapped.is_some(),
+        shapes: bound.iter().map(|(leaf, bound)| (*leaf, shape_of(&bound.shape))).collect(),
+        frames: Memory::running()?.frames(),
+        ledger_limit: options.ledger_limit,
+        rings: options.rings,
+        log_level: options.log_level,
+    };
+    let mut kernel = Kernel::load(&settings, Some(&btf))?;
+    kernel.attach_releases()?;
+    for (_, bound) in &bound {
+        match bound.binding {
+            Binding::Kprobe => attach::kprobe(kernel.ebpf(), &bound.function)?,
+            _ => attach::fexit(kernel.ebpf(), &bound.function, &btf)?,
+        }
+    }
+    Ok((kernel, plan))
+}
+
+/// A shape of the plan as the programs take it.
+fn shape_of(shape: &PlanShape) -> Shape {
+    let at = |role| shape.index(role).unwrap_or(NO_ARGUMENT);
+    let mut flags = 0;
+    if shape.level_unit == Some(LevelUnit::PgLevel) {
+        flags |= Shape::PG_LEVEL;
+    }
+    if shape.page_unit == Some(PageUnit::Pfn) {
+        flags |= Shape::PFN;
+    }
+    Shape {
+        td: at(Role::Td),
+        vp: at(Role::Vp),
+        gpa: at(Role::Gpa),
+        level: at(Role::Level),
+        page: at(Role::Page),
+        ext_err1: at(Role::Err1),
+        ext_err2: at(Role::Err2),
+        hkid: at(Role::Hkid),
+        flags,
+    }
+}
+
+/// Where the demo's functions have their arguments: `userspace/src/source/demo/module/calls.rs`.
+fn demo_shape(leaf: Leaf, kernel: module::Shape) -> Shape {
+    const N: u8 = NO_ARGUMENT;
+    let new = kernel == module::Shape::V7_3;
+    let level = if new { Shape::PG_LEVEL } else { 0 };
+    let page = if new { Shape::PFN } else { 0 };
+    let at = |td, gpa, level, page, ext_err1, ext_err2| Shape {
+        td,
+        gpa,
+        level,
+        page,
+        ext_err1,
+        ext_err2,
+        ..Shape::NONE
+    };
+    match leaf {
+        Leaf::MemPageAdd => Shape { flags: page, ..at(0, 1, N, 2, 4, 5) },
+        Leaf::MemPageAug => Shape { flags: page | level, ..at(0, 1, 2, 3, 4, 5) },
+        Leaf::MemSeptAdd => Shape { flags: level, ..at(0, 1, 2, 3, 4, 5) },
+        Leaf::MemRangeBlock | Leaf::MemPageRemove => Shape { flags: level, ..at(0, 1, 2, N, 3, 4) },
+        Leaf::PhymemPageWbinvd => Shape { hkid: 0, page: 1, flags: page, ..Shape::NONE },
+        Leaf::PhymemPageReclaim => Shape { page: 0, ..Shape::NONE },
+        Leaf::MngCreate => Shape { td: 0, hkid: 1, ..Shape::NONE },
+        Leaf::MngAddcx => Shape { td: 0, page: 1, ..Shape::NONE },
+        Leaf::VpCreate => Shape { td: 0, vp: 1, ..Shape::NONE },
+        Leaf::VpAddcx => Shape { vp: 0, page: 1, ..Shape::NONE },
+        _ => Shape { td: 0, ..Shape::NONE },
+    }
+}

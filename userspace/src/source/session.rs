@@ -1,0 +1,116 @@
+//! The kernel side and the model of it, kept together: every event that arrives goes through here once.
+
+use std::time::{Duration, Instant};
+
+use septwatch_common::{Suspect, Violation, config::Counters};
+
+use super::{
+    event::Event,
+    kernel::{Kernel, KernelError},
+};
+use crate::model::{Model, accounting::Balance, verdict::Verdict};
+
+/// How long allocations stay watched after the last sign that a frame may come back too early.
+const ALERT: Duration = Duration::from_secs(60);
+
+/// A running observation.
+pub struct Session {
+    kernel: Kernel,
+    model: Model,
+    alert: Option<Instant>,
+}
+
+/// How an observation stands.
+#[derive(Clone, Copy, Debug)]
+pub struct Standing {
+    /// What the kernel side counted.
+    pub counters: Counters,
+    /// Vital records.
+    pub vital: Balance,
+    /// Page records.
+    pub pages: Balance,
+    /// Runs at the allocator's tracepoints that the kernel's recursion guard dropped: releases that may have passed
+    /// unseen.
+    pub missed_releases: u64,
+}
+
+impl Session {
+    /// Begins with programs that are attached.
+    pub fn new(kernel: Kernel) -> Self {
+        Self { kernel, model: Model::default(), alert: None }
+    }
+
+    /// The kernel side.
+    pub fn kernel(&mut self) -> &mut Kernel {
+        &mut self.kernel
+    }
+
+    /// What events told so far.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// Whether allocations are watched now.
+    pub fn is_alert(&self) -> bool {
+        self.kernel.watches_allocations()
+    }
+
+    /// Takes in what has arrived, and hands on each event with its verdict, if it is a violation.
+    ///
+    /// # Errors
+    /// The kernel side cannot be read.
+    pub fn pump(&mut self, mut sink: impl FnMut(Event, Option<Verdict>)) -> Result<(), KernelError> {
+        let Self { kernel, model, alert } = self;
+        kernel.drain(|event| {
+            let verdict = model.apply(&event);
+            if verdict.as_ref().is_some_and(announces_release) {
+                *alert = Some(Instant::now());
+            }
+            sink(event, verdict);
+        })?;
+        // A frame is about to come back, or has: from now on allocations show who gets it.
+        if self.alert.is_some() && !self.kernel.watches_allocations() {
+            self.kernel.watch_allocations(true)?;
+        }
+        Ok(())
+    }
+
+    /// What is to be done from time to time: doubts that only userspace sees, and the end of an alert.
+    ///
+    /// # Errors
+    /// The kernel side cannot be read or written.
+    pub fn tend(&mut self) -> Result<(), KernelError> {
+        if self.kernel.missed_runs()?.seamcalls != 0 {
+            self.kernel.doubt(Suspect::MISSED)?;
+        }
+        let over = self.alert.is_some_and(|since| since.elapsed() > ALERT);
+        if over && !self.kernel.has_open_window()? {
+            self.alert = None;
+            self.kernel.watch_allocations(false)?;
+        }
+        Ok(())
+    }
+
+    /// How it stands.
+    ///
+    /// # Errors
+    /// The kernel side cannot be read.
+    pub fn standing(&self) -> Result<Standing, KernelError> {
+        let counters = self.kernel.counters()?;
+        let [vital, pages] = self.model.accounting.balance(&counters);
+        let missed_releases = self.kernel.missed_runs()?.pages;
+        Ok(Standing { counters, vital, pages, missed_releases })
+    }
+}
+
+/// Whether the allocator has, or may soon have, a frame that a TD holds.
+fn announces_release(verdict: &Verdict) -> bool {
+    matches!(
+        verdict.violation,
+        Violation::ZapFailed
+            | Violation::FreedWhileMapped
+            | Violation::FreedWhileBlocked
+            | Violation::FreedWhileOwned
+            | Violation::TeardownLeak
+    )
+}
