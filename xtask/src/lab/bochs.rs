@@ -43,8 +43,6 @@ pub struct Bochs {
     pub program: PathBuf,
     pub bios: PathBuf,
     pub vga_bios: PathBuf,
-    /// 48 bits of physical address: a real VMM can run.
-    pub wide: bool,
 }
 
 /// One that is there, else one that is built.
@@ -63,7 +61,6 @@ pub fn ensure() -> Result<Bochs> {
         program: folder.join("bochs"),
         bios: folder.join("BIOS-bochs-latest"),
         vga_bios: folder.join("vgabios.bin"),
-        wide: true,
     };
     if !bochs.program.is_file() {
         packages::ensure("machine tools", &[("g++", "g++"), ("make", "make"), ("xz", "xz-utils")])?;
@@ -86,7 +83,7 @@ fn on_path() -> Option<Bochs> {
     let bios = PathBuf::from("/usr/share/bochs/BIOS-bochs-latest");
     let vga_bios = PathBuf::from("/usr/share/vgabios/vgabios.bin");
     let suitable = version >= OLDEST && models.contains(CPU_MODEL) && bios.is_file() && vga_bios.is_file();
-    suitable.then(|| Bochs { program: "bochs".into(), bios, vga_bios, wide: false })
+    suitable.then(|| Bochs { program: "bochs".into(), bios, vga_bios })
 }
 
 /// From `Bochs x86 Emulator 3.0` in the banner.
