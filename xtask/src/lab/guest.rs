@@ -143,6 +143,5 @@ fn septwatch(given: Option<&Path>) -> Result<Option<PathBuf>> {
 
 /// Where cargo builds this workspace.
 pub fn target_folder() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"), PathBuf::from)
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| place::repository().join("target"), PathBuf::from)
 }

@@ -20,6 +20,37 @@ pub struct Finding {
     pub equal: bool,
 }
 
+impl Finding {
+    /// One side of it in a few words for a table: `2 owned`, `1 freed-while-owned`; none where there is nothing.
+    pub fn brief(&self, side: fn(&Self) -> &[String]) -> Option<String> {
+        let list = side(self);
+        match self.what {
+            FRAMES => {
+                let mut counts = BTreeMap::<&str, u64>::new();
+                for line in list {
+                    let count = line.rsplit_once(" x").and_then(|(_, count)| count.parse().ok()).unwrap_or(0);
+                    *counts.entry(line.split(' ').next().unwrap_or_default()).or_default() += count;
+                }
+                let parts: Vec<String> = counts
+                    .iter()
+                    .map(|(what, count)| format!("{count} {}", what.trim_end_matches("-while-owned")))
+                    .collect();
+                (!parts.is_empty()).then(|| parts.join(", "))
+            }
+            OWNED => {
+                let counts = list.iter().filter_map(|line| line.rsplit_once(" x")?.1.parse::<u64>().ok());
+                Some(counts.sum::<u64>()).filter(|sum| *sum > 0).map(|sum| format!("{sum} still owned"))
+            }
+            SEPTWATCH => (!list.is_empty()).then(|| format!("{} verdicts", list.len())),
+            _ => None,
+        }
+    }
+}
+
+const FRAMES: &str = "frames";
+const OWNED: &str = "owned at the end";
+const SEPTWATCH: &str = "septwatch";
+
 /// What a kernel log must not hold when nothing is expected of it.
 const COMPLAINTS: [&str; 6] = ["WARNING:", "BUG:", "Oops", "SEAMCALL", "Call Trace", "KVM_BUG"];
 
@@ -32,8 +63,8 @@ pub fn judge(folder: &Path, expected: &Expectation) -> Result<Vec<Finding>> {
         fs::read_to_string(folder.join(name)).with_context(|| format!("the machine left no file `{name}`"))
     };
     let mut findings = vec![
-        counted("owned at the end", &expected.owned, &read("owned")?, &["type", "state"], false),
-        counted("frames", &expected.frames, &read("frames")?, &["type", "state"], true),
+        counted(OWNED, &expected.owned, &read("owned")?, &["type", "state"], false),
+        counted(FRAMES, &expected.frames, &read("frames")?, &["type", "state"], true),
         in_order("calls", &expected.calls, &read("vmm")?),
         in_order("seamcalls", &expected.seamcalls, &read("calls")?),
         kernel_log(&expected.dmesg, &read("dmesg")?),
@@ -110,7 +141,7 @@ fn verdicts(expected: &[String], text: &str) -> Finding {
         .collect();
     let wanted: BTreeSet<String> = expected.iter().cloned().collect();
     Finding {
-        what: "septwatch",
+        what: SEPTWATCH,
         equal: found == wanted,
         expected: wanted.into_iter().collect(),
         found: found.into_iter().collect(),
@@ -125,7 +156,7 @@ mod tests {
         list.iter().map(|&text| text.to_owned()).collect()
     }
 
-    const FRAMES: &str = "\
+    const FRAMES_FILE: &str = "\
 freed-while-owned ns=1 call=2 pfn=0x1 type=REG td=1 gpa=0x1 level=0 state=BLOCKED pid=1 comm=x
 # a remark
 reused-while-owned ns=2 call=2 pfn=0x1 type=REG td=1 gpa=0x1 level=0 state=BLOCKED pid=1 comm=y
@@ -136,11 +167,23 @@ freed-while-owned ns=3 call=2 pfn=0x2 type=REG td=1 gpa=0x2 level=0 state=BLOCKE
     #[test]
     fn frames_are_counted() {
         let want = strings(&["reused-while-owned REG BLOCKED x1", "freed-while-owned REG BLOCKED x2"]);
-        assert!(counted("frames", &want, FRAMES, &["type", "state"], true).equal);
+        assert!(counted("frames", &want, FRAMES_FILE, &["type", "state"], true).equal);
         let less = strings(&["freed-while-owned REG BLOCKED x2"]);
-        assert!(!counted("frames", &less, FRAMES, &["type", "state"], true).equal);
-        assert!(counted("owned", &strings(&["REG BLOCKED x2"]), FRAMES, &["type", "state"], false).equal);
+        assert!(!counted("frames", &less, FRAMES_FILE, &["type", "state"], true).equal);
+        assert!(
+            counted("owned", &strings(&["REG BLOCKED x2"]), FRAMES_FILE, &["type", "state"], false).equal
+        );
         assert!(counted("owned", &[], "", &["type", "state"], false).equal);
+    }
+
+    #[test]
+    fn a_finding_is_brief_in_the_table() {
+        let want = strings(&["freed-while-owned REG BLOCKED x2", "reused-while-owned REG BLOCKED x1"]);
+        let finding = counted(FRAMES, &want, FRAMES_FILE, &["type", "state"], true);
+        assert_eq!(finding.brief(|finding| &finding.expected).as_deref(), Some("2 freed, 1 reused"));
+        let owned = counted(OWNED, &[], FRAMES_FILE, &["type", "state"], false);
+        assert_eq!(owned.brief(|finding| &finding.found).as_deref(), Some("2 still owned"));
+        assert_eq!(owned.brief(|finding| &finding.expected), None);
     }
 
     #[test]

@@ -23,9 +23,15 @@ pub fn folder(name: &str) -> Result<PathBuf> {
     Ok(folder)
 }
 
+/// The repository.
+pub fn repository() -> &'static Path {
+    let xtask = Path::new(env!("CARGO_MANIFEST_DIR"));
+    xtask.parent().unwrap_or(xtask)
+}
+
 /// The repository's folder `tests/lab`.
 pub fn tests_lab() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/lab")
+    repository().join("tests/lab")
 }
 
 /// A key from texts; each counts whole, so that no two lists give the same key by accident.

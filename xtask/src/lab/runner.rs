@@ -16,7 +16,7 @@ use super::kernel::Image;
 use super::machine::{End, Machine};
 use super::oracle::{self, Finding};
 use super::place;
-use super::scenario::{Expectation, Scenario};
+use super::scenario::Scenario;
 use crate::step::seconds;
 
 /// Machines at a time.
@@ -47,13 +47,13 @@ pub fn run(
     let (mine, others): (Vec<_>, Vec<_>) =
         scenarios.into_iter().partition(|scenario| scenario.is_for(&image.name));
     for scenario in &others {
-        println!("{:28} skipped: made for {}", scenario.name, scenario.kernels.join(", "));
+        println!("{:24} skipped: made for {}", scenario.name, scenario.kernels.join(", "));
     }
     let start = Instant::now();
     let job = Job { image, bochs: &bochs, cd: &cd, keep };
     let queue = Mutex::new(VecDeque::from(mine));
     let totals = Mutex::new((0, 0));
-    println!("{:28} {:46} {:46} time", format!("scenario on {}", image.name), "expected", "found");
+    println!("{:24} {:44} {:44} time", format!("scenario on {}", image.name), "expected", "found");
     std::thread::scope(|scope| {
         let workers: Vec<_> =
             (0..SIDE_BY_SIDE).map(|_| scope.spawn(|| work(&job, &queue, &totals))).collect();
@@ -78,18 +78,22 @@ fn work(job: &Job<'_>, queue: &Mutex<VecDeque<Scenario>>, totals: &Mutex<(u32, u
         let start = Instant::now();
         let verdict = one(job, &scenario).with_context(|| format!("scenario {}", scenario.name))?;
         let mut totals = totals.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        tell(&scenario, scenario.expected(&job.image.name), &verdict, start.elapsed());
-        match verdict {
-            Verdict::Equal => totals.0 += 1,
-            Verdict::Different(..) => totals.1 += 1,
+        tell(&scenario.name, &verdict, start.elapsed());
+        if verdict.kept.is_none() {
+            totals.0 += 1;
+        } else {
+            totals.1 += 1;
         }
     }
 }
 
-enum Verdict {
-    Equal,
-    /// What differed, and where the machine's files are.
-    Different(Vec<Finding>, String, PathBuf),
+/// How a scenario came out.
+struct Verdict {
+    findings: Vec<Finding>,
+    /// Why there are no findings; empty when there are.
+    why: String,
+    /// Where the machine's files are, when something differed.
+    kept: Option<PathBuf>,
 }
 
 fn one(job: &Job<'_>, scenario: &Scenario) -> Result<Verdict> {
@@ -114,12 +118,11 @@ fn one(job: &Job<'_>, scenario: &Scenario) -> Result<Verdict> {
         End::Died => (Vec::new(), "the machine ended before it was done".to_owned()),
     };
     let equal = why.is_empty() && findings.iter().all(|finding| finding.equal);
-    if equal && !job.keep {
-        return Ok(Verdict::Equal);
-    }
     let kept = guest::target_folder().join("lab/kept").join(&job.image.name).join(&scenario.name);
-    keep(folder.path(), &kept)?;
-    if equal { Ok(Verdict::Equal) } else { Ok(Verdict::Different(findings, why, kept)) }
+    if !equal || job.keep {
+        keep(folder.path(), &kept)?;
+    }
+    Ok(Verdict { findings, why, kept: (!equal).then_some(kept) })
 }
 
 /// Leaves console, emulator's log and the guest's files where a person finds them.
@@ -138,28 +141,21 @@ fn keep(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-fn tell(scenario: &Scenario, expected: &Expectation, verdict: &Verdict, time: Duration) {
-    let expected = summary(&expected.frames);
-    let found = match verdict {
-        Verdict::Equal => expected.clone(),
-        Verdict::Different(findings, why, _) => {
-            let frames = findings.iter().find(|finding| finding.what == "frames");
-            frames.map_or_else(|| why.clone(), |frames| summary(&frames.found))
-        }
+fn tell(name: &str, verdict: &Verdict, time: Duration) {
+    let brief = |side: fn(&Finding) -> &[String]| {
+        let parts: Vec<String> = verdict.findings.iter().filter_map(|finding| finding.brief(side)).collect();
+        if parts.is_empty() { "clean".to_owned() } else { parts.join(", ") }
     };
-    println!("{:28} {expected:46} {found:46} {}", scenario.name, seconds(time));
-    let Verdict::Different(findings, why, kept) = verdict else { return };
-    println!("  DIFFERENT {why}");
-    for finding in findings.iter().filter(|finding| !finding.equal) {
+    let expected = brief(|finding| &finding.expected);
+    let found = if verdict.why.is_empty() { brief(|finding| &finding.found) } else { verdict.why.clone() };
+    let mark = if verdict.kept.is_some() { "  DIFFERENT" } else { "" };
+    println!("{name:24} {expected:44} {found:44} {}{mark}", seconds(time));
+    let Some(kept) = &verdict.kept else { return };
+    for finding in verdict.findings.iter().filter(|finding| !finding.equal) {
         println!("  {}: expected [{}]", finding.what, finding.expected.join("; "));
         println!("  {}: found    [{}]", finding.what, finding.found.join("; "));
     }
     println!("  console, kernel log, SEAMCALLs and outputs are in {}", kept.display());
-}
-
-/// A list of frames in the width of a table.
-fn summary(frames: &[String]) -> String {
-    if frames.is_empty() { "no frame freed while owned".to_owned() } else { frames.join("; ") }
 }
 
 /// Boots a machine that runs shell commands; its console comes to stdout, what it left to `target/lab/kept`.
