@@ -56,7 +56,7 @@ watcher=
 if [ -x /bin/septwatch ]; then
   septwatch watch --json >/out/septwatch.json 2>/out/septwatch.err &
   watcher=$!
-  for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+  for second in $(seq 120); do
     grep -q '\"type\":\"start\"' /out/septwatch.json && break
     kill -0 $watcher 2>/dev/null || break
     sleep 1
