@@ -82,6 +82,9 @@ pub const BLOCK_SHIFT: u32 = 9;
 /// TDs that can be tracked at the same time. Slot 0 stays empty: a closed line has owner 0.
 pub const MAX_TDS: u32 = 4096;
 
+/// Slots that a new TD looks at before the table counts as full.
+pub const TD_PROBES: u64 = 32;
+
 /// Zaps that can be under way, or have failed, at the same time.
 pub const MAX_ZAPS: u32 = 1 << 18;
 

@@ -197,6 +197,12 @@ impl Line {
         Self(self.0 + (n << GFN_SHIFT))
     }
 
+    /// Whether it is about the lending that `opened` began: the same TD, kind, level and gfn.
+    #[inline(always)]
+    pub const fn is_lending(self, opened: Self) -> bool {
+        self.0 >> KIND_SHIFT == opened.0 >> KIND_SHIFT
+    }
+
     /// The same line in another state.
     #[inline(always)]
     #[must_use]
@@ -292,14 +298,9 @@ pub const fn apply(line: Line, op: Op) -> (Line, Option<Violation>) {
         }
         Op::Alloc => match state {
             State::Free => (line, None),
-            State::Removed => (Line::FREE, Some(FreedUnflushed)),
-            State::Mapped | State::Blocked | State::Owned => {
-                if line.is_reused() {
-                    (line, None)
-                } else {
-                    (line.with(RELEASED | REUSED), Some(Violation::ReusedWhileMapped))
-                }
-            }
+            State::Removed if !line.is_released() => (Line::FREE, Some(FreedUnflushed)),
+            _ if line.is_reused() => (line, None),
+            _ => (line.with(RELEASED | REUSED), Some(Violation::ReusedWhileMapped)),
         },
         Op::Resize(level) => match state {
             State::Mapped | State::Blocked => {

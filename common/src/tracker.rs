@@ -4,7 +4,7 @@
 //! about one frame are in [`crate::line`], about one zap in [`crate::zap`]; here is only who meets whom.
 
 use crate::{
-    Leaf, Level, Line, Op, PageKind, Suspect, Td, Violation, apply,
+    Leaf, Level, Line, Op, PageKind, State, Suspect, Td, Violation, apply,
     td::Life,
     zap::{Answer, PFN_UNKNOWN, TdNow, Zap, ZapKey},
 };
@@ -14,7 +14,8 @@ use crate::{
 pub struct Call {
     /// Frame of the TD's TDR; [`PFN_UNKNOWN`] where the call names no TD.
     pub tdr: u64,
-    /// The frame that the call names, else [`PFN_UNKNOWN`]. For TDH.VP.ADDCX the page that is added.
+    /// The frame that the call names, else [`PFN_UNKNOWN`]. For TDH.VP.ADDCX the page that is added; for a
+    /// TDH.MEM.PAGE.REMOVE that succeeded the first frame of the leaf, where the answer names it.
     pub pfn: u64,
     /// Frame of the vCPU's TDVPR, for TDH.VP.ADDCX.
     pub tdvpr: u64,
@@ -69,13 +70,15 @@ impl Finding {
             failed_status: 0,
             ext_err1: 0,
             ext_err2: 0,
+            pfn: 0,
             epoch: 0,
-            flushed: 0,
+            closed: 0,
             failed_leaf: 0,
             progress: 0,
             busy: 0,
             busy_leaf: 0,
-            zero: 0,
+            level: 0,
+            zero: [0; 3],
         },
         released_ns: 0,
         frames: 1,
@@ -110,11 +113,10 @@ pub trait Store {
 
     /// Whether this kernel is exempt as told at [`TdNow::premap_exempt`].
     fn premap_exempt(&self) -> bool;
-    /// Index of the TD with this TDR. One that is not known began before septwatch: it is entered as
-    /// [`Suspect::LATE`].
+    /// Index of the TD with this TDR, where it is known.
     fn td(&mut self, tdr: u64) -> Option<u16>;
-    /// A TD begins.
-    fn td_begin(&mut self, tdr: u64, hkid: u16) -> Option<u16>;
+    /// Gives a TD an index and an empty record; `None` where the table is full.
+    fn td_begin(&mut self, tdr: u64, hkid: u16, suspect: Suspect) -> Option<u16>;
     /// The record of a TD.
     fn record(&mut self, td: u16) -> Option<&mut Td>;
     /// A TD's frames of this kind become more (or fewer).
@@ -159,16 +161,16 @@ pub fn seamcall<S: Store>(s: &mut S, leaf: Leaf, call: &Call, out: &mut Finding)
     let ok = call.answer.status.is_success();
     match leaf {
         Leaf::MngCreate => {
-            ok && s.td_begin(call.tdr, call.hkid).is_some_and(|td| {
+            ok && s.td_begin(call.tdr, call.hkid, Suspect::default()).is_some_and(|td| {
                 s.life(td, Life::Created);
                 lend(s, td, call.tdr, call, PageKind::Tdr, out)
             })
         }
         Leaf::MngAddcx => {
-            ok && s.td(call.tdr).is_some_and(|td| lend(s, td, call.pfn, call, PageKind::Tdcs, out))
+            ok && td_of(s, call).is_some_and(|td| lend(s, td, call.pfn, call, PageKind::Tdcs, out))
         }
         Leaf::VpCreate => {
-            ok && s.td(call.tdr).is_some_and(|td| lend(s, td, call.tdvpr, call, PageKind::Tdvpr, out))
+            ok && td_of(s, call).is_some_and(|td| lend(s, td, call.tdvpr, call, PageKind::Tdvpr, out))
         }
         Leaf::VpAddcx => {
             // The call names the vCPU; its TDVPR's line names the TD.
@@ -188,23 +190,41 @@ pub fn seamcall<S: Store>(s: &mut S, leaf: Leaf, call: &Call, out: &mut Finding)
             if ok || call.answer.status.0 == FLUSHVP_NOT_DONE {
                 return false;
             }
-            let td = s.td(call.tdr).unwrap_or(0);
+            let td = td_of(s, call).unwrap_or(0);
             leak(s, td, leaf, call, out)
         }
         Leaf::MngKeyFreeid => {
             if ok {
                 return stage(s, true, call, Life::KeyFreed);
             }
-            let td = s.td(call.tdr).unwrap_or(0);
+            let td = td_of(s, call).unwrap_or(0);
             leak(s, td, leaf, call, out)
         }
         _ => false,
     }
 }
 
+/// The TD that a call names. One that is not known began before septwatch.
+#[inline(always)]
+fn td_of<S: Store>(s: &mut S, call: &Call) -> Option<u16> {
+    if let Some(td) = s.td(call.tdr) {
+        return Some(td);
+    }
+    let td = s.td_begin(call.tdr, 0, Suspect::LATE)?;
+    if let Some(record) = s.record(td) {
+        // Whether it can run is not known: it most likely does, and TRACK is only asked for if so.
+        record.finalized = 1;
+    }
+    s.life(td, Life::Finalized);
+    // Of all that was lent to it before, the TDR is known: its RECLAIM tells that the TD is gone.
+    let first = Line::open(PageKind::Tdr, td, Level::L4K, 0);
+    Lend { td, pfn: call.tdr, first, found: false, number: 0, line: Line::FREE, at: 0 }.one(s, 0);
+    Some(td)
+}
+
 #[inline(always)]
 fn stage<S: Store>(s: &mut S, ok: bool, call: &Call, life: Life) -> bool {
-    if ok && let Some(td) = s.td(call.tdr) {
+    if ok && let Some(td) = td_of(s, call) {
         s.life(td, life);
     }
     false
@@ -213,7 +233,7 @@ fn stage<S: Store>(s: &mut S, ok: bool, call: &Call, life: Life) -> bool {
 /// ADD, AUG or SEPT.ADD returned.
 #[inline(always)]
 fn map<S: Store>(s: &mut S, call: &Call, leaf: Leaf, kind: PageKind, out: &mut Finding) -> bool {
-    let Some(td) = s.td(call.tdr) else { return false };
+    let Some(td) = td_of(s, call) else { return false };
     let status = call.answer.status;
     if status.is_busy() {
         // tdx.c, tdx_mem_page_aug() and others: -EBUSY, and the fault is taken again.
@@ -223,14 +243,49 @@ fn map<S: Store>(s: &mut S, call: &Call, leaf: Leaf, kind: PageKind, out: &mut F
         answer_of(leaf, call, out);
         return found(s, Violation::MapFailed, td, out);
     }
-    let violation = lend(s, td, call.pfn, call, kind, out);
-    if matches!(kind, PageKind::Leaf) {
-        let key = key(s, td, call.gfn, call.level);
-        if s.zap(key).is_some() {
-            s.drop_zap(key);
+    if !matches!(kind, PageKind::Leaf) {
+        return lend(s, td, call.pfn, call, kind, out);
+    }
+    // That the module maps something there says that the zap there is over.
+    let key = key(s, td, call.gfn, call.level);
+    if let Some(zap) = s.zap(key) {
+        if zap.progress & Zap::REMOVED != 0 {
+            let (pfn, level) = (zap.pfn, zap.level);
+            part(s, td, key, pfn, level);
+        }
+        let violation = lend(s, td, call.pfn, call, kind, out);
+        s.drop_zap(key);
+        return violation;
+    }
+    lend(s, td, call.pfn, call, kind, out)
+}
+
+/// The frames of a removed leaf part with their zap: that they are removed is written into their lines.
+#[inline(always)]
+fn part<S: Store>(s: &mut S, td: u16, key: ZapKey, pfn: u64, level: u8) {
+    if pfn != 0
+        && let Some(level) = Level::from_tdx(u64::from(level))
+    {
+        let first = Line::open(PageKind::Leaf, td, level, key.gfn);
+        s.each(level.frames(), &mut Part { pfn, first });
+    }
+}
+
+struct Part {
+    pfn: u64,
+    /// The line of the first frame, as it was lent.
+    first: Line,
+}
+
+impl<S: Store> Each<S> for Part {
+    #[inline(always)]
+    fn one(&mut self, s: &mut S, n: u64) {
+        if let Some((slot, line)) = open_line(s, self.pfn + n)
+            && line.is_lending(self.first.nth(n))
+        {
+            change(s, slot, 0, Op::Remove { ordered: true });
         }
     }
-    violation
 }
 
 /// The module took a frame, or all frames of a leaf.
@@ -276,9 +331,11 @@ impl<S: Store> Each<S> for Lend {
         };
         s.open_lines(pfn, true);
         let new = self.first.nth(n);
-        let (before, violation) = change(s, slot, None, Op::Lend(new));
+        let old = s.read(slot);
+        let progress = if old.is_open() { progress(s, old) } else { 0 };
+        let (before, violation) = change(s, slot, progress, Op::Lend(new));
         if before.is_open() {
-            closed(s, pfn, before);
+            closed(s, pfn, old);
         }
         s.count(self.td, new.kind(), true);
         if let Some(violation) = violation
@@ -295,13 +352,20 @@ impl<S: Store> Each<S> for Lend {
 /// BLOCK, TRACK or REMOVE returned: see [`crate::zap`] for why no frame is needed here.
 #[inline(always)]
 fn zap_step<S: Store>(s: &mut S, leaf: Leaf, call: &Call, out: &mut Finding) -> bool {
-    let Some(td) = s.td(call.tdr) else { return false };
+    let Some(td) = td_of(s, call) else { return false };
     let premap_exempt = s.premap_exempt();
     let Some(record) = s.record(td) else { return false };
     let now = TdNow { epoch: record.epoch, finalized: record.finalized != 0, premap_exempt };
     let gfn = if matches!(leaf, Leaf::MemTrack) {
         if call.answer.status.is_success() {
             record.epoch = record.epoch.wrapping_add(1);
+            let key = ZapKey { gfn: record.zap_gfn, td: record.id, zero: 0 };
+            if let Some(zap) = s.zap(key) {
+                zap.busy = 0;
+                if zap.is_void() {
+                    s.drop_zap(key);
+                }
+            }
             return false;
         }
         record.zap_gfn
@@ -317,7 +381,20 @@ fn zap_step<S: Store>(s: &mut S, leaf: Leaf, call: &Call, out: &mut Finding) -> 
         return false;
     };
     let violation = zap.step(leaf, &call.answer, now);
+    let named = matches!(leaf, Leaf::MemPageRemove) && call.pfn != PFN_UNKNOWN;
+    if named {
+        zap.pfn = call.pfn;
+        zap.level = call.level as u8;
+    }
     out.zap = *zap;
+    out.pfn = call.pfn;
+    if zap.is_void() {
+        s.drop_zap(key);
+    }
+    if named && !is_at(s, call.pfn, td, gfn) {
+        part(s, td, key, call.pfn, call.level as u8);
+        s.drop_zap(key);
+    }
     match violation {
         Some(violation) => {
             out.gfn = gfn;
@@ -325,6 +402,14 @@ fn zap_step<S: Store>(s: &mut S, leaf: Leaf, call: &Call, out: &mut Finding) -> 
         }
         None => false,
     }
+}
+
+/// Whether the frame is lent to this TD in the leaf that begins at `gfn`.
+#[inline(always)]
+fn is_at<S: Store>(s: &mut S, pfn: u64, td: u16, gfn: u64) -> bool {
+    let Some((_, line)) = open_line(s, pfn) else { return false };
+    let in_sept = matches!(line.state(), State::Mapped | State::Blocked);
+    in_sept && line.owner() == td && line.level().head(line.gfn()) == gfn
 }
 
 /// WBINVD returned: the frame's line names the TD and the gfn, and so the zap.
@@ -342,8 +427,13 @@ fn write_back<S: Store>(s: &mut S, call: &Call, out: &mut Finding) -> bool {
     let td = line.owner();
     out.gfn = line.gfn();
     out.line = line;
-    let key = key(s, td, line.gfn(), line.level());
+    let key = zap_key(s, line);
     if !ok {
+        let Some(key) = key else {
+            answer_of(Leaf::PhymemPageWbinvd, call, out);
+            out.gfn = line.gfn();
+            return found(s, Violation::ZapFailed, td, out);
+        };
         let now = TdNow { epoch: 0, finalized: true, premap_exempt: false };
         let Some(zap) = s.zap_or_new(key) else {
             s.doubt(td, Suspect::ZAPS_FULL);
@@ -353,22 +443,19 @@ fn write_back<S: Store>(s: &mut S, call: &Call, out: &mut Finding) -> bool {
         out.zap = *zap;
         return violation.is_some_and(|violation| found(s, violation, td, out));
     }
-    let mut over = false;
-    let mut known = false;
-    if let Some(zap) = s.zap(key) {
-        zap.flushed += 1;
-        over = u64::from(zap.flushed) >= line.level().frames();
-        known = true;
+    if let Some(key) = key
+        && let Some(zap) = s.zap(key)
+    {
         out.zap = *zap;
     }
-    let (before, violation) = change(s, slot, if known { Some(&out.zap) } else { None }, Op::Flush);
+    let (before, violation) = change(s, slot, out.zap.progress, Op::Flush);
     out.line = before;
     if let Some(violation) = violation {
         return found(s, violation, td, out);
     }
-    closed(s, call.pfn, before);
-    if over {
-        s.drop_zap(key);
+    // The cache lines of an S-EPT or control page may be written back while it is owned: it stays so.
+    if matches!(before.state(), State::Removed) {
+        closed(s, call.pfn, line);
     }
     false
 }
@@ -406,7 +493,7 @@ impl<S: Store> Each<S> for Reclaim {
     #[inline(always)]
     fn one(&mut self, s: &mut S, n: u64) {
         if let Some((slot, _)) = open_line(s, self.pfn + n) {
-            let (before, _) = change(s, slot, None, Op::Reclaim);
+            let (before, _) = change(s, slot, 0, Op::Reclaim);
             closed(s, self.pfn + n, before);
         }
     }
@@ -436,15 +523,12 @@ pub fn allocation<S: Store>(s: &mut S, pfn: u64, now_ns: u64, out: &mut Finding)
 fn frame<S: Store>(s: &mut S, pfn: u64, op: Op, now_ns: u64, out: &mut Finding) -> bool {
     let Some((slot, line)) = open_line(s, pfn) else { return false };
     let td = line.owner();
-    let mut known = false;
-    if matches!(line.kind(), PageKind::Leaf) {
-        let key = key(s, td, line.gfn(), line.level());
-        if let Some(zap) = s.zap(key) {
-            out.zap = *zap;
-            known = true;
-        }
+    if let Some(key) = zap_key(s, line)
+        && let Some(zap) = s.zap(key)
+    {
+        out.zap = *zap;
     }
-    let (before, violation) = change(s, slot, if known { Some(&out.zap) } else { None }, op);
+    let (before, violation) = change(s, slot, out.zap.progress, op);
     let Some(violation) = violation else { return false };
     out.line = before;
     out.pfn = pfn;
@@ -455,7 +539,7 @@ fn frame<S: Store>(s: &mut S, pfn: u64, op: Op, now_ns: u64, out: &mut Finding) 
     } else {
         out.released_ns = now_ns;
         if matches!(violation, Violation::FreedUnflushed) {
-            closed(s, pfn, before);
+            closed(s, pfn, line);
         } else {
             s.open_window(pfn, now_ns);
         }
@@ -471,9 +555,9 @@ fn open_line<S: Store>(s: &mut S, pfn: u64) -> Option<(S::Slot, Line)> {
 }
 
 /// Applies `op` to a line that others may change at the same time. The line comes back as it was, with what the zap
-/// knows of it.
+/// of its leaf knows, by the progress of that. Only what `op` changes is written: the rest stays the zap's to say.
 #[inline(always)]
-fn change<S: Store>(s: &mut S, slot: S::Slot, zap: Option<&Zap>, op: Op) -> (Line, Option<Violation>) {
+fn change<S: Store>(s: &mut S, slot: S::Slot, progress: u8, op: Op) -> (Line, Option<Violation>) {
     // KVM's locks keep two SEAMCALLs for one frame apart; a release that a bug lets run beside one can lose the race
     // once, not again and again.
     const TRIES: u32 = 4;
@@ -482,11 +566,11 @@ fn change<S: Store>(s: &mut S, slot: S::Slot, zap: Option<&Zap>, op: Op) -> (Lin
     let mut tries = 0;
     while tries < TRIES {
         let old = s.read(slot);
-        before = match zap {
-            Some(zap) => zap.fold(old),
-            None => old,
-        };
-        let (after, judged) = apply(before, op);
+        before = Zap::fold(progress, old);
+        let (mut after, judged) = apply(before, op);
+        if after.state() as u8 == before.state() as u8 {
+            after = after.with_state(old.state());
+        }
         violation = judged;
         if after.0 == old.0 || s.replace(slot, old, after) {
             break;
@@ -496,14 +580,40 @@ fn change<S: Store>(s: &mut S, slot: S::Slot, zap: Option<&Zap>, op: Op) -> (Lin
     (before, violation)
 }
 
-/// A line that was `before` is closed.
+/// A line is closed, or lent anew; `line` is what was written there. A leaf of which every frame went is over, and so
+/// is its zap.
 #[inline(always)]
-fn closed<S: Store>(s: &mut S, pfn: u64, before: Line) {
+fn closed<S: Store>(s: &mut S, pfn: u64, line: Line) {
     s.open_lines(pfn, false);
-    s.count(before.owner(), before.kind(), false);
-    if before.is_released() {
+    s.count(line.owner(), line.kind(), false);
+    if line.is_released() {
         s.close_window(pfn);
     }
+    let Some(key) = zap_key(s, line) else { return };
+    let mut over = false;
+    if let Some(zap) = s.zap(key) {
+        zap.closed = zap.closed.wrapping_add(1);
+        over = u64::from(zap.closed) >= line.level().frames();
+    }
+    if over {
+        s.drop_zap(key);
+    }
+}
+
+/// The zap of a line's leaf, where it can have one.
+#[inline(always)]
+fn zap_key<S: Store>(s: &mut S, line: Line) -> Option<ZapKey> {
+    match line.state() {
+        State::Mapped | State::Blocked => Some(key(s, line.owner(), line.gfn(), line.level())),
+        State::Free | State::Removed | State::Owned => None,
+    }
+}
+
+/// How far that has come.
+#[inline(always)]
+fn progress<S: Store>(s: &mut S, line: Line) -> u8 {
+    let Some(key) = zap_key(s, line) else { return 0 };
+    s.zap(key).map_or(0, |zap| zap.progress)
 }
 
 #[inline(always)]

@@ -82,7 +82,7 @@ pub struct SeamcallOk {
     pub header: Header,
     /// Frame of the TD's TDR, or of the TDVPR for TDH.VP.ADDCX; all ones where the call names neither.
     pub tdr: u64,
-    /// The frame; all ones where the call names none.
+    /// The frame; all ones where neither the call nor, for TDH.MEM.PAGE.REMOVE, its answer names one.
     pub pfn: u64,
     /// Guest frame.
     pub gfn: u64,
@@ -199,5 +199,5 @@ const _: () = {
     assert!(size_of::<SeamcallOk>() == 24 + 32);
     assert!(size_of::<SeamcallErr>() == 24 + 32 + 24);
     assert!(size_of::<Frame>() == 24 + 16);
-    assert!(size_of::<ViolationEvent>() == 24 + 24 + 56 + 32 + 16 + 8 + 16 + 8 * (KERNEL_STACK + USER_STACK));
+    assert!(size_of::<ViolationEvent>() == 24 + 24 + 64 + 32 + 16 + 8 + 16 + 8 * (KERNEL_STACK + USER_STACK));
 };

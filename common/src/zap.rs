@@ -11,6 +11,10 @@
 //! - A release names the frame as well, and finds the zap the same way: the line of a leaf whose REMOVE failed still
 //!   says *mapped*, the zap says *blocked* and why, and [`Zap::fold`] puts the two together.
 //!
+//! - REMOVE's answer names the frame too (RCX: the page's physical address), where the module gives it. The zap keeps it
+//!   for the two cases in which the frame cannot name the zap: the guest frame is mapped again before the old frame was
+//!   written back, and the frame is not in the ledger, so that no WBINVD of it would end the zap.
+//!
 //! So the table holds entries for zaps that run right now (one a VM: KVM holds mmu_lock for writing) and for zaps that
 //! failed, and nothing for the rest. That WBINVD follows REMOVE in the same task is true on all kernels looked at, but
 //! nothing here depends on it.
@@ -48,23 +52,27 @@ pub struct Zap {
     pub ext_err1: u64,
     /// Its RDX: level and state.
     pub ext_err2: u64,
+    /// First frame of the leaf, as REMOVE told; 0 where it did not.
+    pub pfn: u64,
     /// The TD's TLB epoch when the leaf was blocked.
     pub epoch: u32,
-    /// Frames of the leaf whose cache lines were written back.
-    pub flushed: u32,
+    /// Frames of the leaf whose lines were closed since.
+    pub closed: u32,
     /// Number of the failing SEAMCALL's leaf.
     pub failed_leaf: u8,
     /// How far it came: [`Zap::BLOCKED`], [`Zap::REMOVED`].
     pub progress: u8,
-    /// BUSY answers in a row to the step `busy_leaf`.
+    /// BUSY answers in a row to the step `busy_leaf`; 2 stands for more, too.
     pub busy: u8,
     /// See `busy`.
     pub busy_leaf: u8,
+    /// [`crate::Level`] of the leaf, where `pfn` is known.
+    pub level: u8,
     /// Keeps the layout free of padding.
-    pub zero: u32,
+    pub zero: [u8; 3],
 }
 
-const _: () = assert!(size_of::<ZapKey>() == 16 && size_of::<Zap>() == 56);
+const _: () = assert!(size_of::<ZapKey>() == 16 && size_of::<Zap>() == 64);
 
 /// What a step needs to know of the TD.
 #[derive(Clone, Copy, Debug)]
@@ -142,16 +150,16 @@ impl Zap {
 
     #[inline(always)]
     fn refused(&mut self, leaf: Leaf, answer: &Answer, td: TdNow) -> Option<Violation> {
-        if answer.status.is_busy() && retries(leaf) {
+        if !answer.status.is_busy() {
+            self.busy = 0;
+        } else if retries(leaf) {
             // tdx.c, tdh_do_no_vcpus() and tdx_track(): one retry, with the vCPUs kept out; then KVM_BUG_ON.
-            if self.busy_leaf != leaf as u8 {
-                self.busy = 0;
-            }
-            self.busy_leaf = leaf as u8;
-            self.busy += 1;
-            if self.busy < 2 {
+            if self.busy == 0 || self.busy_leaf != leaf as u8 {
+                self.busy_leaf = leaf as u8;
+                self.busy = 1;
                 return None;
             }
+            self.busy = 2;
         }
         // tdx.c up to 6.18, tdx_is_sept_zap_err_due_to_premap(): before finalize the page may only have been counted.
         if td.premap_exempt
@@ -173,14 +181,20 @@ impl Zap {
         Some(Violation::ZapFailed)
     }
 
-    /// The line of a frame of this leaf, with what the zap knows of it.
+    /// Whether nothing came of it, good or bad: it can be dropped.
     #[inline(always)]
-    pub const fn fold(&self, line: Line) -> Line {
+    pub const fn is_void(&self) -> bool {
+        self.progress == 0 && self.busy == 0 && !self.has_failed()
+    }
+
+    /// The line of a frame of a leaf whose zap has made this progress, with what the zap knows of it.
+    #[inline(always)]
+    pub const fn fold(progress: u8, line: Line) -> Line {
         match line.state() {
             State::Mapped | State::Blocked => {
-                if self.progress & Self::REMOVED != 0 {
+                if progress & Self::REMOVED != 0 {
                     line.with_state(State::Removed)
-                } else if self.progress & Self::BLOCKED != 0 {
+                } else if progress & Self::BLOCKED != 0 {
                     line.with_state(State::Blocked)
                 } else {
                     line
@@ -258,10 +272,9 @@ mod tests {
     #[test]
     fn a_line_learns_from_the_zap() {
         let line = Line::open(PageKind::Leaf, 1, Level::L4K, 7);
-        let zap = |progress| Zap { progress, ..Zap::default() };
-        assert_eq!(zap(0).fold(line).state(), State::Mapped);
-        assert_eq!(zap(Zap::BLOCKED).fold(line).state(), State::Blocked);
-        assert_eq!(zap(Zap::BLOCKED | Zap::REMOVED).fold(line).state(), State::Removed);
-        assert_eq!(zap(Zap::REMOVED).fold(Line::FREE), Line::FREE);
+        assert_eq!(Zap::fold(0, line).state(), State::Mapped);
+        assert_eq!(Zap::fold(Zap::BLOCKED, line).state(), State::Blocked);
+        assert_eq!(Zap::fold(Zap::BLOCKED | Zap::REMOVED, line).state(), State::Removed);
+        assert_eq!(Zap::fold(Zap::REMOVED, Line::FREE), Line::FREE);
     }
 }

@@ -98,9 +98,22 @@ fn ext_err(call: &impl Returned, n: u8) -> u64 {
     call.arg(n).and_then(config::read_word).unwrap_or(0)
 }
 
+/// The frame that TDH.MEM.PAGE.REMOVE took out of the S-EPT: bits 51:12 of RCX (TDX module ABI specification). Zero
+/// stands for "not told".
 #[inline(always)]
-fn decode(returned: &impl Returned, shape: Shape) -> Option<Call> {
+fn removed(returned: &impl Returned, shape: Shape) -> u64 {
+    match ext_err(returned, shape.ext_err1) >> 12 & ((1 << 40) - 1) {
+        0 => PFN_UNKNOWN,
+        pfn => pfn,
+    }
+}
+
+#[inline(always)]
+fn decode(leaf: Leaf, returned: &impl Returned, shape: Shape) -> Option<Call> {
+    let status = Status(returned.ret());
+    let failed = !status.is_success();
     let pfn = match shape.page {
+        NO_ARGUMENT if matches!(leaf, Leaf::MemPageRemove) && !failed => removed(returned, shape),
         NO_ARGUMENT => PFN_UNKNOWN,
         n => {
             let page = returned.arg(n)?;
@@ -119,8 +132,6 @@ fn decode(returned: &impl Returned, shape: Shape) -> Option<Call> {
         NO_ARGUMENT => 0,
         n => returned.arg(n)? as u16,
     };
-    let status = Status(returned.ret());
-    let failed = !status.is_success();
     Some(Call {
         tdr: root_page(returned, shape.td, config::tdr_page_offset())?,
         tdvpr: root_page(returned, shape.vp, config::tdvpr_page_offset())?,
@@ -140,7 +151,7 @@ fn decode(returned: &impl Returned, shape: Shape) -> Option<Call> {
 #[inline(always)]
 fn returned(leaf: Leaf, returned: &impl Returned) -> Option<()> {
     let counters = counters()?;
-    let Some(call) = decode(returned, config::shape(leaf)) else {
+    let Some(call) = decode(leaf, returned, config::shape(leaf)) else {
         // SAFETY: points into this CPU's counters.
         unsafe { atomic::fetch_add(&raw mut (*counters).unread, 1) };
         return None;

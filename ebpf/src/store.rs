@@ -8,7 +8,7 @@ use aya_ebpf::{
 };
 use septwatch_common::{
     Life, Line, PageKind, Suspect, Td,
-    config::{BLOCK_SHIFT, CHUNK, MAX_TDS},
+    config::{BLOCK_SHIFT, CHUNK, MAX_TDS, TD_PROBES},
     tracker::{Each, Store},
     zap::{Zap, ZapKey},
 };
@@ -18,9 +18,6 @@ use crate::{
     maps::{BLOCKS, Chunk, EMPTY_CHUNK, LEDGER, TD_BY_TDR, TDS, WINDOWS, ZAPS, control, counters, shared},
     task::{self, Task, now_ns},
 };
-
-/// Slots that a new TD looks at before the table counts as full.
-const PROBES: u64 = 32;
 
 pub struct Maps;
 
@@ -106,22 +103,12 @@ impl Store for Maps {
     #[inline(always)]
     fn td(&mut self, tdr: u64) -> Option<u16> {
         // SAFETY: the value is copied at once; entries are preallocated.
-        if let Some(index) = unsafe { TD_BY_TDR.get(tdr) } {
-            return Some(*index as u16);
-        }
-        let td = enter(tdr, 0, Suspect::LATE)?;
-        if let Some(record) = self.record(td) {
-            // Whether it can run is not known: it most likely does, and TRACK is only asked for if so.
-            record.finalized = 1;
-            record.life = Life::Finalized as u8;
-        }
-        self.life(td, Life::Finalized);
-        Some(td)
+        unsafe { TD_BY_TDR.get(tdr) }.map(|index| *index as u16)
     }
 
     #[inline(always)]
-    fn td_begin(&mut self, tdr: u64, hkid: u16) -> Option<u16> {
-        enter(tdr, hkid, Suspect::default())
+    fn td_begin(&mut self, tdr: u64, hkid: u16, suspect: Suspect) -> Option<u16> {
+        enter(tdr, hkid, suspect)
     }
 
     #[inline(always)]
@@ -228,42 +215,71 @@ unsafe extern "C" fn nth<E: Each<Maps>>(n: u64, each: *mut c_void) -> i64 {
     0
 }
 
+/// Looks for a slot for a TD.
+struct Probe {
+    tdr: u64,
+    number: u64,
+    /// Index of the slot that was found and is ours; 0: none yet.
+    found: u64,
+}
+
+/// Callback of bpf_loop: a loop of the compiler's would be followed by the verifier turn by turn. 1 ends it.
+unsafe extern "C" fn probe(n: u64, probe: *mut c_void) -> i64 {
+    // SAFETY: `enter` passes a `Probe` that outlives the loop.
+    let probe = unsafe { &mut *probe.cast::<Probe>() };
+    let index = 1 + (probe.number + n) % u64::from(MAX_TDS - 1);
+    let Some(record) = TDS.get_ptr_mut(index as u32) else { return 1 };
+    // SAFETY: points into a map value; who replaces `tdr` has the slot.
+    let ours = unsafe {
+        let free = (*record).life == Life::None as u8
+            || ((*record).life == Life::Gone as u8 && (*record).lent() == 0);
+        let old = (*record).tdr;
+        free && atomic::replace(&raw mut (*record).tdr, old, probe.tdr)
+    };
+    if ours {
+        probe.found = index;
+    }
+    i64::from(ours)
+}
+
 /// Gives a TD a slot and a number.
 #[inline(always)]
 fn enter(tdr: u64, hkid: u16, suspect: Suspect) -> Option<u16> {
     let shared = shared()?;
     // SAFETY: points into a map value.
     let number = unsafe { atomic::fetch_add(&raw mut (*shared).tds, 1) };
-    let mut probe = 0;
-    while probe < PROBES {
-        let index = 1 + (number + probe) % u64::from(MAX_TDS - 1);
-        probe += 1;
-        let record = TDS.get_ptr_mut(index as u32)?;
-        // SAFETY: points into a map value; who replaces `tdr` has the slot.
-        unsafe {
-            let free = (*record).life == Life::None as u8
-                || ((*record).life == Life::Gone as u8 && (*record).lent() == 0);
-            let old = (*record).tdr;
-            if !free || !atomic::replace(&raw mut (*record).tdr, old, tdr) {
-                continue;
-            }
-            (*record).life = Life::Created as u8;
-            (*record).begun_ns = now_ns();
-            (*record).cgroup = task::cgroup();
-            (*record).zap_gfn = 0;
-            (*record).frames = [0; 6];
-            (*record).id = number as u32 + 1;
-            (*record).epoch = 0;
-            (*record).suspect = suspect;
-            (*record).tgid = Task::current().tgid;
-            (*record).hkid = hkid;
-            (*record).finalized = 0;
-            (*record).comm = task::comm();
-        }
-        let _ = TD_BY_TDR.insert(tdr, index, u64::from(BPF_ANY));
-        return Some(index as u16);
+    let mut slot = Probe { tdr, number, found: 0 };
+    // SAFETY: `probe` has the signature that the helper asks for, and `slot` outlives the loop.
+    unsafe { bpf_loop(TD_PROBES as u32, probe as *mut c_void, (&raw mut slot).cast(), 0) };
+    let index = slot.found;
+    if index == 0 {
+        // SAFETY: points into a map value; a bit that is set twice stays set.
+        unsafe { (*shared).suspect |= u64::from(Suspect::TDS_FULL.0) };
+        return None;
     }
-    // SAFETY: as above; a bit that is set twice stays set.
-    unsafe { (*shared).suspect |= u64::from(Suspect::TDS_FULL.0) };
-    None
+    let record = TDS.get_ptr_mut(index as u32)?;
+    // SAFETY: points into a map value, whose slot is ours.
+    unsafe {
+        (*record).life = Life::Created as u8;
+        (*record).begun_ns = now_ns();
+        (*record).cgroup = task::cgroup();
+        (*record).zap_gfn = 0;
+        (*record).frames = [0; 6];
+        (*record).id = number as u32 + 1;
+        (*record).epoch = 0;
+        (*record).suspect = suspect;
+        (*record).tgid = Task::current().tgid;
+        (*record).hkid = hkid;
+        (*record).finalized = 0;
+        (*record).comm = task::comm();
+    }
+    // Two vCPUs of a TD that is not known may come here at once: the second takes what the first entered.
+    let late = !suspect.is_certain();
+    let flags = if late { BPF_NOEXIST } else { BPF_ANY };
+    if TD_BY_TDR.insert(tdr, index, u64::from(flags)).is_err() && late {
+        // SAFETY: as above.
+        unsafe { (*record).life = Life::None as u8 };
+        return Maps.td(tdr);
+    }
+    Some(index as u16)
 }

@@ -23,7 +23,6 @@ pub enum Index {
     /// Built packages of this machine's architecture.
     Binaries,
     /// Source packages.
-    #[expect(dead_code, reason = "the lab fetches kernel sources")]
     Sources,
 }
 
@@ -95,14 +94,15 @@ impl Private {
         Ok(deb.clone())
     }
 
-    /// Downloads a source package (description, upstream archive, distribution's changes) into an existing folder
-    /// and returns the paths there. Nothing is unpacked.
+    /// Downloads only the upstream archive of a source package into an existing folder and returns its path there:
+    /// a mirror may have dropped the distribution's own part of a version and still hold the archive.
     ///
     /// # Errors
     /// As [`Self::download_deb`].
-    #[expect(dead_code, reason = "the lab fetches kernel sources")]
-    pub fn download_source(&self, package: &str, version: &str, into: &Path) -> Result<Vec<PathBuf>> {
-        self.fetch(&["source", "--download-only"], package, version, into)
+    pub fn download_upstream(&self, package: &str, version: &str, into: &Path) -> Result<PathBuf> {
+        let files = self.fetch(&["source", "--download-only", "--tar-only"], package, version, into)?;
+        let archive = files.into_iter().find(|file| file.to_string_lossy().contains(".orig.tar."));
+        archive.with_context(|| format!("the source package {package} {version} has no upstream archive"))
     }
 
     fn fetch(&self, verb: &[&str], package: &str, version: &str, into: &Path) -> Result<Vec<PathBuf>> {

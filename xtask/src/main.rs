@@ -7,6 +7,7 @@ mod audit;
 mod build;
 mod cache;
 mod ci;
+mod lab;
 mod run;
 mod setup;
 mod step;
@@ -41,6 +42,9 @@ enum Task {
     },
     /// Run the tests, and end with one line `N passed, N failed, N skipped`.
     Test(test::Options),
+    /// The lab: TDs on unmodified KVM, over a software TDX module, on an emulated machine.
+    #[command(subcommand)]
+    Lab(lab::Task),
     /// Check licences, doubles, sources and advisories of all dependencies, from Cargo.lock.
     Audit,
     /// Everything that must hold before a change goes in: format, audit, lints, docs, tests.
@@ -72,6 +76,7 @@ fn perform(task: Task) -> Result<ExitCode> {
         }
         Task::Demo { arguments } => return demo(&arguments),
         Task::Test(options) => return test::run(&options),
+        Task::Lab(task) => return lab::run(task),
         Task::Audit => audit::run()?,
         Task::Ci => return ci::run(),
     }

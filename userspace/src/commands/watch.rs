@@ -1,6 +1,7 @@
 //! `septwatch watch`: what the programs see on this host, line by line.
 
 use std::{
+    cell::LazyCell,
     io::Write,
     time::{Duration, Instant},
 };
@@ -57,17 +58,14 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
     let _rest_of_log = args.watching.logger(kernel.ebpf(), runtime.handle())?;
     kernel.record_pages(args.all_events)?;
     let mut session = Session::new(kernel);
-    let bound = plan.hooks.iter().filter(|hook| hook.bound().is_some()).count();
+    let attached = plan.hooks.iter().filter(|hook| hook.is_attached()).count();
+    let all = plan.hooks.iter().filter(|hook| hook.is_used()).count();
     if args.json {
-        let hooks = json!({"type": "start", "hooks": plan.hooks.len(), "bound": bound});
+        let hooks = json!({"type": "start", "hooks": all, "attached": attached});
         writeln!(out, "{hooks}")?;
     } else {
         let ready = start.elapsed().as_millis();
-        writeln!(
-            out,
-            "watching: {bound} of {} hooks can be bound here, ready after {ready} ms",
-            plan.hooks.len()
-        )?;
+        writeln!(out, "watching: {attached} of {all} hooks attached after {ready} ms")?;
     }
     out.flush()?;
     runtime.block_on(follow(args, &mut session, out))?;
@@ -82,7 +80,8 @@ async fn follow(args: &Args, session: &mut Session, out: &mut dyn Write) -> Resu
     let mut interrupts = Interrupts::new()?;
     let mut tick = time::interval(Duration::from_millis(100));
     let end = args.duration.map(|seconds| Instant::now() + Duration::from_secs(seconds));
-    let symbols = KernelSymbols::running();
+    // Read when the first violation needs them: there are hundreds of thousands.
+    let symbols = LazyCell::new(KernelSymbols::running);
     loop {
         let stop = tokio::select! {
             ready = ring.readable() => {

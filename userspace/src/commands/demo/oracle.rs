@@ -101,9 +101,9 @@ fn expected(truth: &Truth) -> Option<Key> {
             }
         }
         What::DoubleMap { pfn, gfn, .. } => key(DoubleMap, Some(pfn), Some(gfn)),
-        What::OutOfOrder { gfn, status, .. } => {
+        What::OutOfOrder { gfn, pfn, status, .. } => {
             if status == 0 {
-                key(OutOfOrder, None, Some(gfn))
+                key(OutOfOrder, Some(pfn), Some(gfn))
             } else {
                 None
             }
@@ -178,7 +178,7 @@ pub fn compare(acted: &Acted, verdicts: &[Verdict], counted: [u64; Violation::AL
 }
 
 fn key_of(verdict: &Verdict) -> Key {
-    // Out of order is told at REMOVE, which names no frame; so are failed steps before WBINVD.
+    // Steps that fail before WBINVD name no frame.
     Key {
         violation: verdict.violation,
         tdr_pfn: verdict.tdr.unwrap_or(0),

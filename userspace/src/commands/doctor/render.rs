@@ -171,7 +171,10 @@ fn render_plan(f: &mut fmt::Formatter<'_>, plan: &Plan) -> fmt::Result {
 
 fn render_hook(f: &mut fmt::Formatter<'_>, hook: &Hook) -> fmt::Result {
     let reason = match &hook.state {
-        State::Bound(bound) => return writeln!(f, "  {:<29} {bound}", hook.name),
+        State::Bound(bound) => {
+            let unused = if hook.is_used() { "" } else { " (planned; this version does not attach it)" };
+            return writeln!(f, "  {:<29} {bound}{unused}", hook.name);
+        }
         State::Missing { reason } => reason,
     };
     let need = match hook.need {

@@ -14,7 +14,7 @@ use super::{
     host::{Allowed, Probe},
     offsets::Offsets,
     shape::{Shape, ShapeError},
-    table::{HOOKS, Need},
+    table::{HOOKS, Need, Place},
 };
 
 /// All hooks on one kernel.
@@ -203,6 +203,19 @@ impl Plan {
 }
 
 impl Hook {
+    /// Whether this version attaches it where it can: hooks inside modules are planned, and nothing uses them yet.
+    pub fn is_used(&self) -> bool {
+        let spec = HOOKS.iter().find(|spec| spec.name == self.name);
+        spec.is_none_or(|spec| {
+            matches!(spec.place, Place::Function(Module::Vmlinux, _) | Place::Tracepoint { .. })
+        })
+    }
+
+    /// Whether this version attaches it on this kernel.
+    pub fn is_attached(&self) -> bool {
+        self.is_used() && self.bound().is_some()
+    }
+
     /// How it is attached, if it can be.
     pub fn bound(&self) -> Option<&Bound> {
         match &self.state {

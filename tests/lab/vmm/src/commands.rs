@@ -1,0 +1,238 @@
+//! The commands of one process. Each is answered by one line that ends its result: `ok …` or `error …`.
+//!
+//! Pages are counted from the start of the TD's memory.
+//!
+//! | command | what happens |
+//! | --- | --- |
+//! | `td NAME [pages=N] [init=N] [open]` | create a TD, measure `init` pages in, finalize (not with `open`) |
+//! | `finalize NAME` | finalize an open one |
+//! | `fault NAME PAGE COUNT` | KVM_PRE_FAULT_MEMORY |
+//! | `guest NAME ept=PAGE` | script the guest: touch a page; `accept=PAGE ept=PAGE` accepts first |
+//! | `guest NAME mapgpa=PAGE count=N shared\|private` | script the guest: ask for a conversion |
+//! | `run NAME` | KVM_RUN until the guest ends or KVM refuses; conversions are done as asked |
+//! | `convert NAME PAGE COUNT shared\|private` | KVM_SET_MEMORY_ATTRIBUTES |
+//! | `punch NAME PAGE COUNT` | FALLOC_FL_PUNCH_HOLE on the guest_memfd |
+//! | `delete-slot NAME`, `close-gmem NAME` | delete the memory slot, close the guest_memfd |
+//! | `poison NAME PAGE` | a memory failure in the frame that holds this page |
+//! | `stress NAME OPERATIONS SEED` | random faults, conversions and punches |
+//! | `destroy NAME`, `exit` | close all of a TD's descriptors; leave the process |
+//! | `inject RULE`, `reset` | rules of the software module; make it forget everything |
+//! | `selftest` | the software module's own test |
+//! | `memory MIB` | take and give back this much of the host's memory |
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, BufRead as _, Write as _};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use kvm_ioctls::VcpuExit;
+use rustix::io::Errno;
+
+use crate::module;
+use crate::td::{MAP_GPA_RANGE, PAGE, Shape, Td};
+
+/// The bit of a guest physical address that makes it shared.
+const SHARED: u64 = 1 << 47;
+
+/// More exits than any script has: a guest that does not end is an error.
+const MAX_EXITS: u32 = 1000;
+
+/// Takes commands from stdin, one a line, until there are no more.
+///
+/// # Errors
+/// Only where stdin or stdout fail; a command that fails is answered.
+pub fn serve() -> Result<()> {
+    let mut tds = BTreeMap::new();
+    let mut out = io::stdout().lock();
+    for line in io::stdin().lock().lines() {
+        let line = line.context("cannot read commands")?;
+        if line == "exit" {
+            break;
+        }
+        let answer = match perform(&mut tds, &line) {
+            Ok(said) if said.is_empty() => "ok".to_owned(),
+            Ok(said) => format!("ok {said}"),
+            Err(error) => format!("error {error:#}"),
+        };
+        writeln!(out, "{answer}").and_then(|()| out.flush()).context("cannot answer")?;
+    }
+    Ok(())
+}
+
+type Tds = BTreeMap<String, Td>;
+
+fn perform(tds: &mut Tds, line: &str) -> Result<String> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let (verb, rest) = words.split_first().context("an empty command")?;
+    match (*verb, rest) {
+        ("inject", _) => module::write("inject", &rest.join(" ")).map(|()| String::new()),
+        ("reset", []) => module::write("reset", "1").map(|()| String::new()),
+        ("selftest", []) => module::selftest(),
+        ("memory", [mib]) => take_memory(number(mib)?),
+        ("td", [name, options @ ..]) => {
+            ensure!(!tds.contains_key(*name), "there is a TD {name} already");
+            let td = Td::create(&shape(options)?)?;
+            let said = format!("number={}", td.number);
+            tds.insert((*name).to_owned(), td);
+            Ok(said)
+        }
+        ("destroy", [name]) => {
+            tds.remove(*name).with_context(|| format!("no TD {name}"))?;
+            Ok(String::new())
+        }
+        (verb, [name, rest @ ..]) => {
+            let td = tds.get_mut(*name).with_context(|| format!("no TD {name}, or no command `{verb}`"))?;
+            on_td(td, verb, rest)
+        }
+        _ => bail!("no command `{line}`"),
+    }
+}
+
+fn on_td(td: &mut Td, verb: &str, rest: &[&str]) -> Result<String> {
+    match (verb, rest) {
+        ("finalize", []) => td.finalize()?,
+        ("fault", [page, count]) => {
+            let (left, result) = td.pre_fault(number(page)?, number(count)?);
+            result.with_context(|| format!("left={left}"))?;
+            return Ok(format!("left={left}"));
+        }
+        ("guest", what) => script_guest(td, what)?,
+        ("run", []) => return run(td),
+        ("convert", [page, count, to]) => td.convert(number(page)?, number(count)?, private(to)?)?,
+        ("punch", [page, count]) => td.punch(number(page)?, number(count)?)?,
+        ("delete-slot", []) => td.set_slot(0)?,
+        ("close-gmem", []) => drop(td.gmem.take().context("it is closed already")?),
+        ("poison", [page]) => return poison(td, number(page)?),
+        ("stress", [operations, seed]) => return stress(td, number(operations)?, number(seed)?),
+        _ => bail!("no command `{verb}` with {} words after the TD", rest.len()),
+    }
+    Ok(String::new())
+}
+
+fn number(word: &str) -> Result<u64> {
+    word.parse().with_context(|| format!("`{word}` is not a number"))
+}
+
+fn private(word: &str) -> Result<bool> {
+    match word {
+        "private" => Ok(true),
+        "shared" => Ok(false),
+        _ => bail!("`{word}` is neither private nor shared"),
+    }
+}
+
+fn shape(options: &[&str]) -> Result<Shape> {
+    let mut shape = Shape { pages: 1024, init: 2, open: false };
+    for option in options {
+        match option.split_once('=') {
+            Some(("pages", count)) => shape.pages = number(count)?,
+            Some(("init", count)) => shape.init = number(count)?,
+            None if *option == "open" => shape.open = true,
+            _ => bail!("no option `{option}` of a TD"),
+        }
+    }
+    Ok(shape)
+}
+
+/// Adds one exit to what the guest does; pages become addresses.
+fn script_guest(td: &Td, what: &[&str]) -> Result<()> {
+    let mut line = format!("td={}", td.number);
+    let mut shared = 0;
+    let mut map = None;
+    for word in what {
+        match word.split_once('=') {
+            Some((key @ ("ept" | "accept"), page)) => {
+                line += &format!(" {key}={:#x}", Td::gpa(number(page)?))
+            }
+            Some(("mapgpa", page)) => map = Some(Td::gpa(number(page)?)),
+            Some(("count", count)) => line += &format!(" size={:#x}", number(count)? * PAGE),
+            None => shared = if private(word)? { 0 } else { SHARED },
+            _ => bail!("the guest cannot do `{word}`"),
+        }
+    }
+    if let Some(gpa) = map {
+        line += &format!(" mapgpa={:#x}", gpa | shared);
+    }
+    module::write("script", &line)
+}
+
+/// Runs the guest's script to its end.
+fn run(td: &mut Td) -> Result<String> {
+    let mut exits = Vec::new();
+    for _ in 0..MAX_EXITS {
+        let vcpu = td.vcpu.as_mut().context("the TD has no VCPU any more")?;
+        let wanted = match vcpu.run() {
+            Ok(VcpuExit::Hypercall(call)) if call.nr == MAP_GPA_RANGE => {
+                let [gpa, count, attributes, ..] = call.args;
+                *call.ret = 0;
+                exits.push(format!("hypercall:{gpa:#x}+{count}"));
+                Some((gpa, count, attributes))
+            }
+            // The guest's script is over: it reports a fatal error.
+            Ok(VcpuExit::SystemEvent(kind, _)) => {
+                exits.push(format!("system-event:{kind}"));
+                break;
+            }
+            Ok(VcpuExit::MemoryFault { gpa, .. }) => {
+                exits.push(format!("memory-fault:{gpa:#x}"));
+                break;
+            }
+            Ok(other) => {
+                exits.push(format!("{other:?}").replace(' ', ""));
+                break;
+            }
+            Err(error) => {
+                let errno = Errno::from_raw_os_error(error.errno());
+                return Err(errno).with_context(|| format!("exits={}", exits.join(",")));
+            }
+        };
+        if let Some((gpa, count, attributes)) = wanted {
+            // Bit 4 of the attributes: encrypted, that is private (KVM_MAP_GPA_RANGE_ENCRYPTED).
+            let page = (gpa & !SHARED).wrapping_sub(Td::gpa(0)) / PAGE;
+            td.convert(page, count, attributes & 1 << 4 != 0).context("conversion")?;
+        }
+    }
+    Ok(format!("exits={}", exits.join(",")))
+}
+
+/// Needs CONFIG_HWPOISON_INJECT.
+fn poison(td: &Td, page: u64) -> Result<String> {
+    let frame = module::frame_of(td.number, Td::gpa(page))?;
+    let file = "/sys/kernel/debug/hwpoison/corrupt-pfn";
+    fs::write(file, format!("{frame:#x}")).with_context(|| format!("pfn={frame:#x}"))?;
+    Ok(format!("pfn={frame:#x}"))
+}
+
+/// Random traffic that must all succeed; what KVM refuses is counted.
+fn stress(td: &Td, operations: u64, mut seed: u64) -> Result<String> {
+    ensure!(seed != 0, "the seed must not be 0");
+    let mut refused = BTreeMap::<String, u64>::new();
+    for _ in 0..operations {
+        // xorshift64
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        let page = seed % td.pages();
+        let count = (1 + (seed >> 32) % 4).min(td.pages() - page);
+        let result = match seed >> 60 {
+            0..=7 => td.pre_fault(page, count).1,
+            8..=11 => td.punch(page, count),
+            12 | 13 => td.convert(page, count, false),
+            _ => td.convert(page, count, true),
+        };
+        if let Err(errno) = result {
+            *refused.entry(format!("{errno:?}")).or_default() += 1;
+        }
+    }
+    let refused: Vec<String> = refused.iter().map(|(errno, count)| format!(" {errno}={count}")).collect();
+    Ok(format!("operations={operations}{}", refused.concat()))
+}
+
+/// What a reuse of freed frames needs: somebody who takes memory.
+fn take_memory(mib: u64) -> Result<String> {
+    let mut memory = vec![0u8; usize::try_from(mib << 20)?];
+    for page in memory.chunks_mut(4096) {
+        page[0] = 1;
+    }
+    Ok(format!("pages={}", std::hint::black_box(&memory).len() / 4096))
+}

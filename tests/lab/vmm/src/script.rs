@@ -1,0 +1,120 @@
+//! Scripts: one command a line, run in order by processes that hold the TDs.
+//!
+//! - `COMMAND` goes to the first process, `@NAME COMMAND` to the process of that name, made when first named.
+//! - `& COMMAND` does not wait for the answer; `wait` waits for all that are owed.
+//! - `kill NAME` ends a process with SIGKILL, as an operator or the OOM killer does.
+//! - `sleep MS`; `# remark`.
+//!
+//! At the end every process is told to leave, which closes what it still holds.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use rustix::time::ClockId;
+
+/// The process of a command that names none.
+const FIRST: &str = "vmm";
+
+struct Process {
+    child: Child,
+    commands: ChildStdin,
+    answers: BufReader<ChildStdout>,
+    /// Commands whose answers were not awaited yet, oldest first.
+    owed: Vec<String>,
+}
+
+type Processes = BTreeMap<String, Process>;
+
+/// Runs the script in this file.
+///
+/// # Errors
+/// The script cannot be read or has a line that is none, or a process died unasked. What commands answer, also
+/// errors, is only printed: whether it is right is not judged here.
+pub fn run(path: &str) -> Result<()> {
+    let script = fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
+    let mut processes = Processes::new();
+    for (number, line) in script.lines().enumerate() {
+        let line = line.trim();
+        if !line.is_empty() && !line.starts_with('#') {
+            perform(&mut processes, line).with_context(|| format!("{path}:{}: `{line}`", number + 1))?;
+        }
+    }
+    settle_all(&mut processes)?;
+    for (name, mut process) in processes {
+        let _ = writeln!(process.commands, "exit");
+        let status = process.child.wait().context("cannot wait")?;
+        tell(&name, "exit", &status.to_string());
+    }
+    Ok(())
+}
+
+fn perform(processes: &mut Processes, line: &str) -> Result<()> {
+    let (waits, line) = match line.strip_prefix('&') {
+        Some(rest) => (false, rest.trim()),
+        None => (true, line),
+    };
+    let (name, command) = match line.strip_prefix('@') {
+        Some(rest) => rest.split_once(' ').context("a process without a command")?,
+        None => (FIRST, line),
+    };
+    match command.split_whitespace().collect::<Vec<_>>().as_slice() {
+        ["wait"] => return settle_all(processes),
+        ["sleep", time] => {
+            std::thread::sleep(Duration::from_millis(time.parse().context("not a number of milliseconds")?));
+            return Ok(());
+        }
+        ["kill", name] => return kill(processes, name),
+        _ => {}
+    }
+    let process = match processes.get_mut(name) {
+        Some(process) => process,
+        None => processes.entry(name.to_owned()).or_insert(start()?),
+    };
+    writeln!(process.commands, "{command}").with_context(|| format!("process {name} is gone"))?;
+    process.owed.push(command.to_owned());
+    if waits { settle(name, process) } else { Ok(()) }
+}
+
+fn start() -> Result<Process> {
+    let mut command = Command::new(std::env::current_exe().context("where is this program?")?);
+    command.arg("serve").stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().context("cannot start a process")?;
+    let (Some(commands), Some(answers)) = (child.stdin.take(), child.stdout.take()) else {
+        bail!("a process without pipes");
+    };
+    Ok(Process { child, commands, answers: BufReader::new(answers), owed: Vec::new() })
+}
+
+fn settle_all(processes: &mut Processes) -> Result<()> {
+    processes.iter_mut().try_for_each(|(name, process)| settle(name, process))
+}
+
+fn settle(name: &str, process: &mut Process) -> Result<()> {
+    for command in process.owed.drain(..) {
+        let mut answer = String::new();
+        process.answers.read_line(&mut answer).context("cannot read an answer")?;
+        if answer.is_empty() {
+            bail!("process {name} ended in `{command}`: {}", process.child.wait()?);
+        }
+        tell(name, &command, answer.trim_end());
+    }
+    Ok(())
+}
+
+fn kill(processes: &mut Processes, name: &str) -> Result<()> {
+    let mut process = processes.remove(name).with_context(|| format!("no process {name}"))?;
+    process.child.kill().context("cannot kill")?;
+    let status = process.child.wait().context("cannot wait")?;
+    tell(name, "kill", &status.to_string());
+    Ok(())
+}
+
+/// `SECONDS PROCESS COMMAND -> ANSWER`, on the clock that the software module uses.
+fn tell(name: &str, command: &str, answer: &str) {
+    let now = rustix::time::clock_gettime(ClockId::Monotonic);
+    println!("{}.{:06} {name} {command} -> {answer}", now.tv_sec, now.tv_nsec / 1000);
+}

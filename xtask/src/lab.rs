@@ -1,0 +1,132 @@
+//! The lab: a machine emulated by Bochs, a kernel with the software TDX module (`tests/lab/softtdx`) built in, and
+//! scenarios (`tests/lab/scenarios`) that drive TDs on it and say what must come of them.
+//!
+//! Nothing here knows what septwatch does: it is put into the machine and its output is compared. What is fetched
+//! or built goes to the cache (`place`), keyed by all that it was made of.
+
+mod bochs;
+mod boot;
+mod guest;
+mod kernel;
+mod machine;
+mod mirror;
+mod oracle;
+mod place;
+mod runner;
+mod scenario;
+mod source;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Result, ensure};
+use clap::{Args, Subcommand};
+
+/// The release that is built when none is asked for.
+const DEFAULT_RELEASE: &str = "7.3";
+
+/// What the lab can be asked for.
+#[derive(Subcommand)]
+pub enum Task {
+    /// Build a lab kernel: fetch its source from the distribution, add the software TDX module, compile.
+    Kernel(Kernel),
+    /// Provide the emulator: Bochs 3.0 or later from PATH, else built from the distribution's source package.
+    Machine,
+    /// Run scenarios, two machines side by side, and print for each what was expected and what was found.
+    Run(Run),
+    /// Boot a machine with a shell on this terminal's output; commands come from a file or stdin.
+    Shell(Shell),
+    /// Name the scenarios.
+    List,
+}
+
+/// Which kernel.
+#[derive(Args, Clone)]
+pub struct Kernel {
+    /// Release to build from the distribution's source packages, for example 6.18, 6.19 or 7.3.
+    #[arg(long, alias = "kernel", value_name = "R", default_value = DEFAULT_RELEASE, conflicts_with = "source")]
+    release: String,
+    /// A kernel source tree or an archive of one, instead of a release. The tree is not written to.
+    #[arg(long, value_name = "DIR|TARBALL")]
+    source: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub struct Run {
+    /// Scenarios by name.
+    #[arg(value_name = "SCENARIO", required_unless_present = "all")]
+    scenarios: Vec<String>,
+    /// Every scenario that is made for this kernel.
+    #[arg(long, conflicts_with = "scenarios")]
+    all: bool,
+    #[command(flatten)]
+    kernel: Kernel,
+    /// Keep the files of every machine, not only of those that failed.
+    #[arg(long)]
+    keep: bool,
+    /// Put this septwatch into the machines instead of building the tree's.
+    #[arg(long, value_name = "PROGRAM")]
+    septwatch: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub struct Shell {
+    #[command(flatten)]
+    kernel: Kernel,
+    /// Shell commands to run inside; stdin when left out.
+    #[arg(value_name = "FILE")]
+    commands: Option<PathBuf>,
+}
+
+/// Does it.
+///
+/// # Errors
+/// What could not be fetched, built or started. A scenario that comes out otherwise than expected is not an error:
+/// it is in the table and in the exit code.
+pub fn run(task: Task) -> Result<ExitCode> {
+    match task {
+        Task::Kernel(kernel) => {
+            let image = kernel::ensure(&kernel.source()?)?;
+            println!("kernel: {}", image.folder.display());
+        }
+        Task::Machine => {
+            let bochs = bochs::ensure()?;
+            println!("machine: {}", bochs.program.display());
+        }
+        Task::Run(options) => return run_scenarios(&options),
+        Task::Shell(options) => {
+            let image = kernel::ensure(&options.kernel.source()?)?;
+            runner::shell(&image, options.commands.as_deref())?;
+        }
+        Task::List => {
+            for scenario in scenario::all()? {
+                println!("{:24} {}", scenario.name, scenario.about);
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_scenarios(options: &Run) -> Result<ExitCode> {
+    let mut scenarios = scenario::all()?;
+    if !options.all {
+        for name in &options.scenarios {
+            ensure!(
+                scenarios.iter().any(|scenario| scenario.name == *name),
+                "there is no scenario `{name}`: `cargo xtask lab list` names them"
+            );
+        }
+        scenarios.retain(|scenario| options.scenarios.contains(&scenario.name));
+    }
+    let image = kernel::ensure(&options.kernel.source()?)?;
+    runner::run(&image, scenarios, options.keep, options.septwatch.as_deref())
+}
+
+impl Kernel {
+    fn source(&self) -> Result<source::Source> {
+        match &self.source {
+            Some(path) => source::given(path),
+            None => source::released(&self.release),
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! The emulator: Bochs, which emulates VMX in software on any CPU, and its two BIOS images.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use super::place;
+use crate::apt::{Index, Private};
+use crate::run;
+use crate::setup::packages;
+use crate::step::{Outcome, note, step};
+
+/// The suite whose Bochs is built: 3.0 is the first with all that TDX hosts want of a CPU model and is released.
+const SUITE: &str = "trixie";
+const OLDEST: u32 = 3;
+
+/// The CPU model that KVM takes for one with TDX.
+pub const CPU_MODEL: &str = "sapphire_rapids";
+
+const CONFIGURE: [&str; 13] = [
+    "--with-nogui",
+    "--enable-smp",
+    "--enable-x86-64",
+    "--enable-vmx=2",
+    "--enable-cpu-level=6",
+    "--enable-all-optimizations",
+    "--enable-long-phy-address",
+    "--enable-avx",
+    "--enable-evex",
+    "--enable-cet",
+    "--enable-memtype",
+    "--enable-pci",
+    "--enable-configurable-msrs",
+];
+
+/// Bochs emulates 40 bits of physical address; a TD with 4-level paging wants 48 (KVM checks it in INIT_VM).
+const ADDRESS_WIDTH: (&str, &str) = ("define BX_PHY_ADDRESS_WIDTH 40", "define BX_PHY_ADDRESS_WIDTH 48");
+
+/// A Bochs that can be the lab's machine.
+pub struct Bochs {
+    pub program: PathBuf,
+    pub bios: PathBuf,
+    pub vga_bios: PathBuf,
+}
+
+/// One that is there, else one that is built.
+///
+/// # Errors
+/// It cannot be fetched or built, or a package is missing that cannot be installed.
+pub fn ensure() -> Result<Bochs> {
+    let _lock = place::alone("machine")?;
+    if let Some(bochs) = on_path() {
+        return Ok(bochs);
+    }
+    let known = place::folder("bochs")?;
+    let key = place::key(&[SUITE, &CONFIGURE.join(" "), ADDRESS_WIDTH.1]);
+    let folder = known.join(key);
+    let bochs = Bochs {
+        program: folder.join("bochs"),
+        bios: folder.join("BIOS-bochs-latest"),
+        vga_bios: folder.join("vgabios.bin"),
+    };
+    if !bochs.program.is_file() {
+        packages::ensure("machine tools", &[("g++", "g++"), ("make", "make"), ("xz", "xz-utils")])?;
+        step("machine", || {
+            build(&bochs, &folder)?;
+            Ok((Outcome::Done(format!("Bochs built in {}", folder.display())), ()))
+        })?;
+    }
+    Ok(bochs)
+}
+
+/// The distribution's own, if it is new enough and its BIOS images are where its package puts them.
+fn on_path() -> Option<Bochs> {
+    let text = |arguments: &[&str]| {
+        let output = Command::new("bochs").args(arguments).output().ok()?;
+        Some(String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    };
+    let version = major_version(&text(&["--help"])?)?;
+    let models = text(&["--help", "cpu"])?;
+    let bios = PathBuf::from("/usr/share/bochs/BIOS-bochs-latest");
+    let vga_bios = PathBuf::from("/usr/share/vgabios/vgabios.bin");
+    let suitable = version >= OLDEST && models.contains(CPU_MODEL) && bios.is_file() && vga_bios.is_file();
+    suitable.then(|| Bochs { program: "bochs".into(), bios, vga_bios })
+}
+
+/// From `Bochs x86 Emulator 3.0` in the banner.
+fn major_version(banner: &str) -> Option<u32> {
+    let (_, rest) = banner.split_once("Emulator ")?;
+    rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
+
+fn build(bochs: &Bochs, folder: &Path) -> Result<()> {
+    note("machine", "fetching Bochs");
+    fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let work = tempfile::tempdir_in(place::folder("bochs")?).context("no folder to build in")?;
+    fetch_bios(bochs, work.path())?;
+
+    let sources = Private::open(SUITE, Index::Sources)?;
+    let versions = sources.versions("bochs")?;
+    let version = versions.first().with_context(|| format!("{SUITE} has no source package bochs"))?;
+    let archive = sources.download_upstream("bochs", version, work.path())?;
+    let tree = work.path().join("tree");
+    fs::create_dir(&tree).context("cannot unpack Bochs")?;
+    run::quiet(Command::new("tar").arg("-C").arg(&tree).args(["--strip-components=1", "-xf"]).arg(archive))?;
+    widen(&tree.join("config.h.in"))?;
+
+    note("machine", format_args!("compiling Bochs {version}"));
+    let jobs = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    run::quiet(Command::new("./configure").args(CONFIGURE).current_dir(&tree))?;
+    run::quiet(
+        Command::new("nice")
+            .args(["-n", "10", "make", &format!("-j{jobs}"), "bochs"])
+            .env_remove("MAKEFLAGS")
+            .current_dir(&tree),
+    )?;
+    fs::copy(tree.join("bochs"), &bochs.program).context("Bochs left no program")?;
+    Ok(())
+}
+
+fn widen(header: &Path) -> Result<()> {
+    let text = fs::read_to_string(header).with_context(|| format!("cannot read {}", header.display()))?;
+    ensure!(text.contains(ADDRESS_WIDTH.0), "this Bochs sets its address width elsewhere");
+    fs::write(header, text.replace(ADDRESS_WIDTH.0, ADDRESS_WIDTH.1))
+        .with_context(|| format!("cannot write {}", header.display()))
+}
+
+/// The BIOS images are packages of their own, for any architecture.
+fn fetch_bios(bochs: &Bochs, work: &Path) -> Result<()> {
+    let binaries = Private::open(SUITE, Index::Binaries)?;
+    for (package, inside, to) in [
+        ("bochsbios", "usr/share/bochs/BIOS-bochs-latest", &bochs.bios),
+        ("vgabios", "usr/share/vgabios/vgabios.bin", &bochs.vga_bios),
+    ] {
+        let versions = binaries.versions(package)?;
+        let Some(version) = versions.first() else { bail!("{SUITE} has no package {package}") };
+        let deb = binaries.download_deb(package, version, work)?;
+        let unpacked = work.join(package);
+        run::quiet(Command::new("dpkg-deb").arg("-x").arg(deb).arg(&unpacked))?;
+        fs::copy(unpacked.join(inside), to)
+            .with_context(|| format!("{package} {version} has no {inside}"))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_banner_tells_the_version() {
+        assert_eq!(major_version("    Bochs x86 Emulator 3.0\n"), Some(3));
+        assert_eq!(major_version("    Bochs x86 Emulator 2.7\n"), Some(2));
+        assert_eq!(major_version("no such thing"), None);
+    }
+}

@@ -1,0 +1,215 @@
+//! Compares what a machine left behind with what was expected of it.
+//!
+//! Two oracles know the truth without septwatch: the software module's table of owned frames, and its record of
+//! frames that the allocator took or gave while a TD owned them. septwatch's verdicts are compared as a third.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+
+use super::scenario::Expectation;
+
+/// One thing that was compared.
+pub struct Finding {
+    pub what: &'static str,
+    pub expected: Vec<String>,
+    pub found: Vec<String>,
+    pub equal: bool,
+}
+
+impl Finding {
+    /// One side of it in a few words for a table: `2 owned`, `1 freed-while-owned`; none where there is nothing.
+    pub fn brief(&self, side: fn(&Self) -> &[String]) -> Option<String> {
+        let list = side(self);
+        match self.what {
+            FRAMES => {
+                let mut counts = BTreeMap::<&str, u64>::new();
+                for line in list {
+                    let count = line.rsplit_once(" x").and_then(|(_, count)| count.parse().ok()).unwrap_or(0);
+                    *counts.entry(line.split(' ').next().unwrap_or_default()).or_default() += count;
+                }
+                let parts: Vec<String> = counts
+                    .iter()
+                    .map(|(what, count)| format!("{count} {}", what.trim_end_matches("-while-owned")))
+                    .collect();
+                (!parts.is_empty()).then(|| parts.join(", "))
+            }
+            OWNED => {
+                let counts = list.iter().filter_map(|line| line.rsplit_once(" x")?.1.parse::<u64>().ok());
+                Some(counts.sum::<u64>()).filter(|sum| *sum > 0).map(|sum| format!("{sum} still owned"))
+            }
+            SEPTWATCH => (!list.is_empty()).then(|| format!("{} verdicts", list.len())),
+            _ => None,
+        }
+    }
+}
+
+const FRAMES: &str = "frames";
+const OWNED: &str = "owned at the end";
+const SEPTWATCH: &str = "septwatch";
+
+/// What a kernel log must not hold when nothing is expected of it.
+const COMPLAINTS: [&str; 6] = ["WARNING:", "BUG:", "Oops", "SEAMCALL", "Call Trace", "KVM_BUG"];
+
+/// All comparisons for one machine's files.
+///
+/// # Errors
+/// A file is missing: the machine did not get as far as it said.
+pub fn judge(folder: &Path, expected: &Expectation) -> Result<Vec<Finding>> {
+    let read = |name: &str| {
+        fs::read_to_string(folder.join(name)).with_context(|| format!("the machine left no file `{name}`"))
+    };
+    let mut findings = vec![
+        counted(OWNED, &expected.owned, &read("owned")?, &["type", "state"], false),
+        counted(FRAMES, &expected.frames, &read("frames")?, &["type", "state"], true),
+        in_order("calls", &expected.calls, &read("vmm")?),
+        in_order("seamcalls", &expected.seamcalls, &read("calls")?),
+        kernel_log(&expected.dmesg, &read("dmesg")?),
+    ];
+    let code = read("vmm.code")?.trim().to_owned();
+    if code != "0" {
+        findings.push(different("VMM's exit code", "0", &code));
+    }
+    if folder.join("septwatch.json").is_file() {
+        findings.push(verdicts(&expected.verdicts, &read("septwatch.json")?));
+        // 0: nothing wrong was seen, 1: a violation was.
+        let code = read("septwatch.code")?.trim().to_owned();
+        let wanted = if expected.verdicts.is_empty() { "0" } else { "1" };
+        if code != wanted {
+            let said = read("septwatch.err")?.lines().last().unwrap_or_default().to_owned();
+            findings.push(different("septwatch's exit code", wanted, &format!("{code} {said}")));
+        }
+    }
+    Ok(findings)
+}
+
+fn different(what: &'static str, expected: &str, found: &str) -> Finding {
+    Finding { what, expected: vec![expected.to_owned()], found: vec![found.to_owned()], equal: false }
+}
+
+/// How many frames (`pfn=`) have lines with the same values of these keys and, when asked, the same first word. A
+/// frame that was freed, reused and freed again counts once as freed: how often depends on who took it.
+fn counted(what: &'static str, expected: &[String], text: &str, keys: &[&str], first: bool) -> Finding {
+    let mut counts = BTreeMap::<String, BTreeSet<&str>>::new();
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        let value = |key: &&str| line.split(' ').find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
+        let head = line.split(' ').next().filter(|_| first);
+        let words: Vec<&str> = head.into_iter().chain(keys.iter().filter_map(value)).collect();
+        counts.entry(words.join(" ")).or_default().extend(value(&"pfn"));
+    }
+    let found: Vec<String> =
+        counts.iter().map(|(words, frames)| format!("{words} x{}", frames.len())).collect();
+    let mut sorted = expected.to_vec();
+    sorted.sort();
+    Finding { what, equal: sorted == found, expected: sorted, found }
+}
+
+/// Each part must be in a line after that of the part before it.
+fn in_order(what: &'static str, expected: &[String], text: &str) -> Finding {
+    let mut lines = text.lines();
+    let found: Vec<String> = expected
+        .iter()
+        .map_while(|part| lines.find(|line| line.contains(part.as_str())).map(|_| part.clone()))
+        .collect();
+    Finding { what, equal: found.len() == expected.len(), expected: expected.to_vec(), found }
+}
+
+fn kernel_log(expected: &[String], text: &str) -> Finding {
+    if !expected.is_empty() {
+        return in_order("kernel log", expected, text);
+    }
+    let complaints: Vec<String> = text
+        .lines()
+        .filter(|line| COMPLAINTS.iter().any(|complaint| line.contains(complaint)))
+        .map(str::to_owned)
+        .collect();
+    Finding { what: "kernel log", expected: Vec::new(), equal: complaints.is_empty(), found: complaints }
+}
+
+/// septwatch's JSON lines: what it names in lines of the type `violation`, with a mark if it is not certain.
+fn verdicts(expected: &[String], text: &str) -> Finding {
+    let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let violations = lines.filter(|line| line["type"] == "violation");
+    let found: BTreeSet<String> = violations
+        .map(|line| {
+            let name = line["violation"].as_str().unwrap_or("?");
+            if line["confidence"] == "certain" { name.to_owned() } else { format!("{name} (suspect)") }
+        })
+        .collect();
+    let wanted: BTreeSet<String> = expected.iter().cloned().collect();
+    Finding {
+        what: SEPTWATCH,
+        equal: found == wanted,
+        expected: wanted.into_iter().collect(),
+        found: found.into_iter().collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn strings(list: &[&str]) -> Vec<String> {
+        list.iter().map(|&text| text.to_owned()).collect()
+    }
+
+    const FRAMES_FILE: &str = "\
+freed-while-owned ns=1 call=2 pfn=0x1 type=REG td=1 gpa=0x1 level=0 state=BLOCKED pid=1 comm=x
+# a remark
+reused-while-owned ns=2 call=2 pfn=0x1 type=REG td=1 gpa=0x1 level=0 state=BLOCKED pid=1 comm=y
+freed-while-owned ns=3 call=2 pfn=0x1 type=REG td=1 gpa=0x1 level=0 state=BLOCKED pid=1 comm=x
+freed-while-owned ns=3 call=2 pfn=0x2 type=REG td=1 gpa=0x2 level=0 state=BLOCKED pid=1 comm=x
+";
+
+    #[test]
+    fn frames_are_counted() {
+        let want = strings(&["reused-while-owned REG BLOCKED x1", "freed-while-owned REG BLOCKED x2"]);
+        assert!(counted("frames", &want, FRAMES_FILE, &["type", "state"], true).equal);
+        let less = strings(&["freed-while-owned REG BLOCKED x2"]);
+        assert!(!counted("frames", &less, FRAMES_FILE, &["type", "state"], true).equal);
+        assert!(
+            counted("owned", &strings(&["REG BLOCKED x2"]), FRAMES_FILE, &["type", "state"], false).equal
+        );
+        assert!(counted("owned", &[], "", &["type", "state"], false).equal);
+    }
+
+    #[test]
+    fn a_finding_is_brief_in_the_table() {
+        let want = strings(&["freed-while-owned REG BLOCKED x2", "reused-while-owned REG BLOCKED x1"]);
+        let finding = counted(FRAMES, &want, FRAMES_FILE, &["type", "state"], true);
+        assert_eq!(finding.brief(|finding| &finding.expected).as_deref(), Some("2 freed, 1 reused"));
+        let owned = counted(OWNED, &[], FRAMES_FILE, &["type", "state"], false);
+        assert_eq!(owned.brief(|finding| &finding.found).as_deref(), Some("2 still owned"));
+        assert_eq!(owned.brief(|finding| &finding.expected), None);
+    }
+
+    #[test]
+    fn order_counts() {
+        assert!(in_order("x", &strings(&["a", "b"]), "1 a\n2\n3 b\n").equal);
+        assert!(!in_order("x", &strings(&["b", "a"]), "1 a\n2\n3 b\n").equal);
+        assert!(!in_order("x", &strings(&["a", "a"]), "1 a\n").equal);
+    }
+
+    #[test]
+    fn a_quiet_kernel_log_is_the_default() {
+        assert!(kernel_log(&[], "[ 1.0] virt/tdx: BIOS enabled\n").equal);
+        assert!(!kernel_log(&[], "[ 1.0] WARNING: CPU: 0 PID: 1 at tdx.c\n").equal);
+        assert!(kernel_log(&strings(&["WARNING"]), "[ 1.0] WARNING: CPU: 0\n").equal);
+    }
+
+    #[test]
+    fn verdicts_are_a_set() {
+        let line = |name, confidence| {
+            format!("{{\"type\":\"violation\",\"violation\":\"{name}\",\"confidence\":\"{confidence}\"}}\n")
+        };
+        let text =
+            line("zap-failed", "certain") + &line("zap-failed", "certain") + "{\"type\":\"end\"}\nno json\n";
+        let text = text.as_str();
+        assert!(verdicts(&strings(&["zap-failed"]), text).equal);
+        assert!(!verdicts(&[], text).equal);
+        assert!(!verdicts(&strings(&["zap-failed"]), &line("zap-failed", "suspect")).equal);
+    }
+}

@@ -1,0 +1,127 @@
+//! Scenarios: what the VMM does, and what must come of it, as data in `tests/lab/scenarios/NAME.toml`.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use anyhow::{Context as _, Result};
+use serde::Deserialize;
+
+use super::place;
+
+/// One scenario. Field names are those of the file; `tests/lab/README.md` describes them.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Scenario {
+    #[serde(skip)]
+    pub name: String,
+    /// One line for people.
+    pub about: String,
+    /// Kernels that it is made for, by release; all when empty.
+    #[serde(default)]
+    pub kernels: Vec<String>,
+    /// Processors of the machine.
+    #[serde(default = "one")]
+    pub cpus: u32,
+    /// Seconds of this machine's time before it counts as hung.
+    #[serde(default = "limit")]
+    pub seconds: u64,
+    /// For the lab's VMM.
+    pub script: String,
+    pub expect: Expectation,
+    /// What differs on some kernels, by release; replaces `expect` as a whole.
+    #[serde(default)]
+    pub expect_on: BTreeMap<String, Expectation>,
+}
+
+const fn one() -> u32 {
+    1
+}
+
+const fn limit() -> u64 {
+    600
+}
+
+/// What must come of a scenario.
+#[derive(Deserialize, Clone, Default)]
+#[serde(deny_unknown_fields)]
+pub struct Expectation {
+    /// Frames that a TD owns at the end: `TYPE STATE xN`.
+    #[serde(default)]
+    pub owned: Vec<String>,
+    /// Frames that the allocator took back or gave out meanwhile: `WHAT TYPE STATE xN`.
+    #[serde(default)]
+    pub frames: Vec<String>,
+    /// What the VMM's lines must contain, in this order.
+    #[serde(default)]
+    pub calls: Vec<String>,
+    /// What the kernel log must contain, in this order. When empty, it must hold no warning at all.
+    #[serde(default)]
+    pub dmesg: Vec<String>,
+    /// SEAMCALLs that must be among those that the module got: parts of lines, in this order.
+    #[serde(default)]
+    pub seamcalls: Vec<String>,
+    /// The verdicts that septwatch must give: names, each once however often it is given.
+    #[serde(default)]
+    pub verdicts: Vec<String>,
+}
+
+impl Scenario {
+    /// What must come of it on this kernel.
+    pub fn expected(&self, kernel: &str) -> &Expectation {
+        self.expect_on.get(kernel).unwrap_or(&self.expect)
+    }
+
+    /// Is it made for this kernel? A tree by path counts as the newest.
+    pub fn is_for(&self, kernel: &str) -> bool {
+        let release = kernel.starts_with(|c: char| c.is_ascii_digit());
+        self.kernels.is_empty() || !release || self.kernels.iter().any(|known| known == kernel)
+    }
+}
+
+/// All scenarios of the tree, by name.
+///
+/// # Errors
+/// A file cannot be read or is no scenario; the error names file and line.
+pub fn all() -> Result<Vec<Scenario>> {
+    let folder = place::tests_lab().join("scenarios");
+    let mut scenarios = Vec::new();
+    for entry in fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))? {
+        let path = entry.with_context(|| format!("cannot read {}", folder.display()))?.path();
+        if path.extension().is_none_or(|extension| extension != "toml") {
+            continue;
+        }
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let mut scenario: Scenario = toml::from_str(&text).with_context(|| format!("{}", path.display()))?;
+        scenario.name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        scenarios.push(scenario);
+    }
+    scenarios.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(scenarios)
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+    use super::*;
+
+    #[test]
+    fn every_scenario_of_the_tree_can_be_read() {
+        assert!(!all().unwrap().is_empty());
+    }
+
+    #[test]
+    fn an_unknown_field_is_refused() {
+        let error =
+            toml::from_str::<Scenario>("about = 'x'\nscript = ''\nfault = 1\n[expect]\n").err().unwrap();
+        assert!(error.to_string().contains("fault"), "{error}");
+    }
+
+    #[test]
+    fn a_kernel_may_expect_something_else() {
+        let text = "about = 'x'\nkernels = ['7.3', '6.18']\nscript = ''\n[expect]\nowned = ['a']\n[expect_on.'6.18']\n";
+        let scenario: Scenario = toml::from_str(text).unwrap();
+        assert_eq!(scenario.expected("7.3").owned, ["a"]);
+        assert!(scenario.expected("6.18").owned.is_empty());
+        assert!(scenario.is_for("7.3") && scenario.is_for("linux-mine") && !scenario.is_for("6.19"));
+    }
+}
