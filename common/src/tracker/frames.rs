@@ -1,0 +1,142 @@
+//! What the page allocator receives and hands out, and what all of the tracker does to one line.
+
+use super::{Call, Finding, Store};
+use crate::{
+    Leaf, Level, Line, Op, State, Suspect, Violation, apply,
+    zap::{Zap, ZapKey},
+};
+
+/// The allocator received a frame. True: `out` holds a violation.
+#[inline(always)]
+pub fn release<S: Store>(s: &mut S, pfn: u64, batched: bool, now_ns: u64, out: &mut Finding) -> bool {
+    frame(s, pfn, Op::Free { batched }, now_ns, out)
+}
+
+/// The allocator handed a frame out. True: `out` holds a violation.
+#[inline(always)]
+pub fn allocation<S: Store>(s: &mut S, pfn: u64, now_ns: u64, out: &mut Finding) -> bool {
+    frame(s, pfn, Op::Alloc, now_ns, out)
+}
+
+#[inline(always)]
+fn frame<S: Store>(s: &mut S, pfn: u64, op: Op, now_ns: u64, out: &mut Finding) -> bool {
+    let Some((slot, line)) = open_line(s, pfn) else { return false };
+    let td = line.owner();
+    if let Some(key) = zap_key(s, line)
+        && let Some(zap) = s.zap(key)
+    {
+        out.zap = *zap;
+    }
+    let (before, violation) = change(s, slot, out.zap.progress, op);
+    let Some(violation) = violation else { return false };
+    out.line = before;
+    out.pfn = pfn;
+    out.gfn = line.gfn();
+    if matches!(violation, Violation::ReusedWhileMapped) {
+        out.released_ns = s.window(pfn);
+        s.close_window(pfn);
+    } else {
+        out.released_ns = now_ns;
+        if matches!(violation, Violation::FreedUnflushed) {
+            closed(s, pfn, line);
+        } else {
+            s.open_window(pfn, now_ns);
+        }
+    }
+    found(s, violation, td, out)
+}
+
+#[inline(always)]
+pub(super) fn open_line<S: Store>(s: &mut S, pfn: u64) -> Option<(S::Slot, Line)> {
+    let slot = s.slot(pfn)?;
+    let line = s.read(slot);
+    if line.is_open() { Some((slot, line)) } else { None }
+}
+
+/// Applies `op` to a line that others may change at the same time. The line comes back as it was, with what the zap
+/// of its leaf knows, by the progress of that. Only what `op` changes is written: the rest stays the zap's to say.
+#[inline(always)]
+pub(super) fn change<S: Store>(s: &mut S, slot: S::Slot, progress: u8, op: Op) -> (Line, Option<Violation>) {
+    // KVM's locks keep two SEAMCALLs for one frame apart; a release that a bug lets run beside one can lose the race
+    // once, not again and again.
+    const TRIES: u32 = 4;
+    let mut before = Line::FREE;
+    let mut violation = None;
+    let mut tries = 0;
+    while tries < TRIES {
+        let old = s.read(slot);
+        before = Zap::fold(progress, old);
+        let (mut after, judged) = apply(before, op);
+        if after.state() as u8 == before.state() as u8 {
+            after = after.with_state(old.state());
+        }
+        violation = judged;
+        if after.0 == old.0 || s.replace(slot, old, after) {
+            break;
+        }
+        tries += 1;
+    }
+    (before, violation)
+}
+
+/// A line is closed, or lent anew; `line` is what was written there. A leaf of which every frame went is over, and so
+/// is its zap.
+#[inline(always)]
+pub(super) fn closed<S: Store>(s: &mut S, pfn: u64, line: Line) {
+    s.open_lines(pfn, false);
+    s.count(line.owner(), line.kind(), false);
+    if line.is_released() {
+        s.close_window(pfn);
+    }
+    let Some(key) = zap_key(s, line) else { return };
+    let mut over = false;
+    if let Some(zap) = s.zap(key) {
+        zap.closed = zap.closed.wrapping_add(1);
+        over = u64::from(zap.closed) >= line.level().frames();
+    }
+    if over {
+        s.drop_zap(key);
+    }
+}
+
+/// The zap of a line's leaf, where it can have one.
+#[inline(always)]
+pub(super) fn zap_key<S: Store>(s: &mut S, line: Line) -> Option<ZapKey> {
+    match line.state() {
+        State::Mapped | State::Blocked => Some(key(s, line.owner(), line.gfn(), line.level())),
+        State::Free | State::Removed | State::Owned => None,
+    }
+}
+
+/// How far that has come.
+#[inline(always)]
+pub(super) fn progress<S: Store>(s: &mut S, line: Line) -> u8 {
+    let Some(key) = zap_key(s, line) else { return 0 };
+    s.zap(key).map_or(0, |zap| zap.progress)
+}
+
+#[inline(always)]
+pub(super) fn key<S: Store>(s: &mut S, td: u16, gfn: u64, level: Level) -> ZapKey {
+    let id = s.record(td).map_or(0, |record| record.id);
+    ZapKey { gfn: level.head(gfn), td: id, zero: 0 }
+}
+
+#[inline(always)]
+pub(super) fn answer_of(leaf: Leaf, call: &Call, out: &mut Finding) {
+    out.pfn = call.pfn;
+    out.gfn = call.gfn;
+    out.zap.failed_ns = call.answer.now_ns;
+    out.zap.failed_status = call.answer.status.0;
+    out.zap.ext_err1 = call.answer.ext_err1;
+    out.zap.ext_err2 = call.answer.ext_err2;
+    out.zap.failed_leaf = leaf as u8;
+}
+
+#[inline(always)]
+pub(super) fn found<S: Store>(s: &mut S, violation: Violation, td: u16, out: &mut Finding) -> bool {
+    out.violation = violation;
+    out.td = td;
+    let of_td = s.record(td).map_or(Suspect(0), |record| record.suspect);
+    out.suspect = s.suspect().and(of_td);
+    true
+}

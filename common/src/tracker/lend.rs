@@ -1,0 +1,201 @@
+//! Frames on their way into the TDX module, and back by RECLAIM.
+
+use super::{
+    Call, Each, Finding, Store,
+    frames::{answer_of, change, closed, found, key, open_line, progress},
+};
+use crate::{
+    Leaf, Level, Life, Line, Op, PageKind, Suspect, Violation,
+    zap::{Zap, ZapKey},
+};
+
+/// The TD that a call names. One that is not known began before septwatch.
+#[inline(always)]
+pub(super) fn td_of<S: Store>(s: &mut S, call: &Call) -> Option<u16> {
+    if let Some(td) = s.td(call.tdr) {
+        return Some(td);
+    }
+    let td = s.td_begin(call.tdr, 0, Suspect::LATE)?;
+    if let Some(record) = s.record(td) {
+        // Whether it can run is not known: it most likely does, and TRACK is only asked for if so.
+        record.finalized = 1;
+    }
+    s.life(td, Life::Finalized);
+    // Of all that was lent to it before, the TDR is known: its RECLAIM tells that the TD is gone.
+    let first = Line::open(PageKind::Tdr, td, Level::L4K, 0);
+    Lend { td, pfn: call.tdr, first, found: false, number: 0, line: Line::FREE, at: 0 }.one(s, 0);
+    Some(td)
+}
+
+/// ADD, AUG or SEPT.ADD returned.
+#[inline(always)]
+pub(super) fn map<S: Store>(s: &mut S, call: &Call, leaf: Leaf, kind: PageKind, out: &mut Finding) -> bool {
+    let Some(td) = td_of(s, call) else { return false };
+    let status = call.answer.status;
+    if status.is_busy() {
+        // tdx.c, tdx_mem_page_aug() and others: -EBUSY, and the fault is taken again.
+        return false;
+    }
+    if !status.is_success() {
+        answer_of(leaf, call, out);
+        return found(s, Violation::MapFailed, td, out);
+    }
+    if !matches!(kind, PageKind::Leaf) {
+        return lend(s, td, call.pfn, call, kind, out);
+    }
+    // That the module maps something there says that the zap there is over.
+    let key = key(s, td, call.gfn, call.level);
+    if let Some(zap) = s.zap(key) {
+        if zap.progress & Zap::REMOVED != 0 {
+            let (pfn, level) = (zap.pfn, zap.level);
+            part(s, td, key, pfn, level);
+        }
+        let violation = lend(s, td, call.pfn, call, kind, out);
+        s.drop_zap(key);
+        return violation;
+    }
+    lend(s, td, call.pfn, call, kind, out)
+}
+
+/// The frames of a removed leaf part with their zap: that they are removed is written into their lines.
+#[inline(always)]
+pub(super) fn part<S: Store>(s: &mut S, td: u16, key: ZapKey, pfn: u64, level: u8) {
+    if pfn != 0
+        && let Some(level) = Level::from_tdx(u64::from(level))
+    {
+        let first = Line::open(PageKind::Leaf, td, level, key.gfn);
+        s.each(level.frames(), &mut Part { pfn, first });
+    }
+}
+
+struct Part {
+    pfn: u64,
+    /// The line of the first frame, as it was lent.
+    first: Line,
+}
+
+impl<S: Store> Each<S> for Part {
+    #[inline(always)]
+    fn one(&mut self, s: &mut S, n: u64) {
+        if let Some((slot, line)) = open_line(s, self.pfn + n)
+            && line.is_lending(self.first.nth(n))
+        {
+            change(s, slot, 0, Op::Remove { ordered: true });
+        }
+    }
+}
+
+/// The module took a frame, or all frames of a leaf.
+#[inline(always)]
+pub(super) fn lend<S: Store>(
+    s: &mut S,
+    td: u16,
+    pfn: u64,
+    call: &Call,
+    kind: PageKind,
+    out: &mut Finding,
+) -> bool {
+    let frames = if matches!(kind, PageKind::Leaf) { call.level.frames() } else { 1 };
+    let first = Line::open(kind, td, call.level, call.gfn);
+    let mut lend = Lend { td, pfn, first, found: false, number: 0, line: Line::FREE, at: 0 };
+    s.each(frames, &mut lend);
+    match Violation::from_number(lend.number) {
+        Some(violation) if lend.found => {
+            out.line = lend.line;
+            out.pfn = pfn + lend.at;
+            out.gfn = call.gfn + lend.at;
+            out.other = lend.line.owner();
+            out.frames = frames;
+            found(s, violation, td, out)
+        }
+        _ => false,
+    }
+}
+
+struct Lend {
+    td: u16,
+    pfn: u64,
+    /// The line of the first frame.
+    first: Line,
+    /// Whether a frame had a violation; of the first such its number, the line before, and which frame it is. (No
+    /// sum: the kernel's verifier would follow it through every value.)
+    found: bool,
+    number: u8,
+    line: Line,
+    at: u64,
+}
+
+impl<S: Store> Each<S> for Lend {
+    #[inline(always)]
+    fn one(&mut self, s: &mut S, n: u64) {
+        let pfn = self.pfn + n;
+        let Some(slot) = s.slot_or_new(pfn) else {
+            s.doubt(self.td, Suspect::OUTSIDE);
+            return;
+        };
+        s.open_lines(pfn, true);
+        let new = self.first.nth(n);
+        let old = s.read(slot);
+        let progress = if old.is_open() { progress(s, old) } else { 0 };
+        let (before, violation) = change(s, slot, progress, Op::Lend(new));
+        if before.is_open() {
+            closed(s, pfn, old);
+        }
+        s.count(self.td, new.kind(), true);
+        if let Some(violation) = violation
+            && !self.found
+        {
+            self.found = true;
+            self.number = violation as u8;
+            self.line = before;
+            self.at = n;
+        }
+    }
+}
+
+/// RECLAIM returned. A reclaimed leaf (its TD's HKID is free already) counts as removed.
+#[inline(always)]
+pub(super) fn reclaim<S: Store>(s: &mut S, call: &Call, out: &mut Finding) -> bool {
+    out.pfn = call.pfn;
+    let open = open_line(s, call.pfn);
+    if !call.answer.status.is_success() {
+        let td = open.map_or(0, |(_, line)| line.owner());
+        out.line = open.map_or(Line::FREE, |(_, line)| line);
+        return leak(s, td, Leaf::PhymemPageReclaim, call, out);
+    }
+    let Some((_, line)) = open else { return false };
+    let frames = if matches!(line.kind(), PageKind::Leaf) { line.level().frames() } else { 1 };
+    s.each(frames, &mut Reclaim { pfn: call.pfn });
+    if !matches!(line.kind(), PageKind::Tdr) {
+        return false;
+    }
+    let td = line.owner();
+    let left = s.record(td).map_or(0, |record| record.lent());
+    out.line = line;
+    out.frames = left;
+    let violation = left != 0 && found(s, Violation::TeardownLeak, td, out);
+    s.life(td, Life::Gone);
+    violation
+}
+
+struct Reclaim {
+    pfn: u64,
+}
+
+impl<S: Store> Each<S> for Reclaim {
+    #[inline(always)]
+    fn one(&mut self, s: &mut S, n: u64) {
+        if let Some((slot, _)) = open_line(s, self.pfn + n) {
+            let (before, _) = change(s, slot, 0, Op::Reclaim);
+            closed(s, self.pfn + n, before);
+        }
+    }
+}
+
+/// A step of a TD's end failed: what it still holds is lost to the host.
+#[inline(always)]
+pub(super) fn leak<S: Store>(s: &mut S, td: u16, leaf: Leaf, call: &Call, out: &mut Finding) -> bool {
+    answer_of(leaf, call, out);
+    out.frames = s.record(td).map_or(1, |record| record.lent());
+    found(s, Violation::TeardownLeak, td, out)
+}
