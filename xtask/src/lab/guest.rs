@@ -56,7 +56,7 @@ watcher=
 if [ -x /bin/septwatch ]; then
   septwatch watch --json >/out/septwatch.json 2>/out/septwatch.err &
   watcher=$!
-  for second in $(seq 120); do
+  for second in $(seq 400); do
     grep -q '\"type\":\"start\"' /out/septwatch.json && break
     kill -0 $watcher 2>/dev/null || break
     sleep 1
@@ -66,7 +66,7 @@ lab-vmm /in/script >/out/vmm 2>&1
 echo $? >/out/vmm.code
 if [ -n \"$watcher\" ]; then
   sleep 1
-  kill -INT $watcher
+  kill -TERM $watcher
   wait $watcher
   echo $? >/out/septwatch.code
 fi
