@@ -1,4 +1,5 @@
 //! The programs' own log: there when asked for, and else not even in the programs.
+#![expect(clippy::panic, reason = "inside of a test, a panic is its failure")]
 
 use septwatch_tests::{
     septwatch,

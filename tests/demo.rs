@@ -1,5 +1,6 @@
 //! Every scenario of the demo, in both shapes of the kernel's functions: what it causes is what is found, and nothing
 //! else. How many of which kind it must be stands here, not in the demo.
+#![expect(clippy::panic, reason = "inside of a test, a panic is its failure")]
 
 use std::{collections::BTreeMap, path::Path};
 

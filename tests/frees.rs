@@ -1,4 +1,5 @@
 //! The verdicts held against what tracefs saw the page allocator receive: another part of the kernel, and no eBPF.
+#![expect(clippy::panic, reason = "inside of a test, a panic is its failure")]
 
 use std::{collections::BTreeSet, path::Path};
 

@@ -1,4 +1,5 @@
 //! Input and hosts that are not right: every word says what would be. None of it needs eBPF to work here.
+#![expect(clippy::unwrap_used, reason = "inside of a test, a panic is its failure")]
 
 use std::{
     fs,

@@ -1,4 +1,5 @@
 //! A ledger that is too small: what does not fit is counted, and verdicts of its TD are not called certain.
+#![expect(clippy::unwrap_used, reason = "inside of a test, a panic is its failure")]
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,5 @@
 //! Loss: a full ring buffer shows as a figure, exact, and never as silence; and the kernel counts on.
+#![expect(clippy::panic, reason = "inside of a test, a panic is its failure")]
 
 use septwatch_tests::{
     septwatch, skip,

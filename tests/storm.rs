@@ -1,4 +1,5 @@
 //! The storm: hundreds of thousands of correct operations, and a hundred faults among them that must all be found.
+#![expect(clippy::panic, reason = "inside of a test, a panic is its failure")]
 
 use std::path::Path;
 

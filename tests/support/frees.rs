@@ -116,7 +116,7 @@ mod tests {
     #[test]
     fn a_line_of_tracefs_is_read() {
         let line = "  septwatch-demo-4881    [001] d..1.  4483.964268: mm_page_free: page=00000000ba8558f4 pfn=0x3a18 order=2";
-        let freed = parse(line).unwrap();
+        let freed = parse(line).expect("a line of tracefs");
         assert_eq!(freed, Freed { tid: 4881, pfn: 0x3a18, order: 2, time_ns: 4_483_964_268_000 });
         assert!(freed.has(0x3a1b) && !freed.has(0x3a1c) && !freed.has(0x3a17));
         assert_eq!(parse("CPU:1 [LOST 23 EVENTS]"), None);
