@@ -20,8 +20,11 @@ fn debug_prints_what_the_programs_do_and_without_it_they_do_not_log() {
     let running = Run::new(&septwatch, &arguments).start_acting();
     let with = sizes(running.pid());
     let done = running.finish().exits(0);
-    scenario(&done).is_as_expected();
-    assert!(done.stderr.lines().count() > 10, "{done}");
+    let acted = scenario(&done);
+    acted.is_as_expected();
+    // One line a call, the last ones too.
+    let returned = done.stderr.lines().filter(|line| line.ends_with(" returned")).count();
+    assert_eq!(returned, acted.of("seamcall").count(), "{done}");
     assert!(done.stderr.lines().all(|line| line.starts_with("DEBUG ")), "{done}");
     for word in ["mm_page_free", "tdh_mem_page_aug returned", "tdh_phymem_page_reclaim returned"] {
         assert!(done.stderr.contains(word), "no {word:?}: {done}");

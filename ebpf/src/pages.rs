@@ -58,38 +58,37 @@ impl Each<Maps> for Pages {
     }
 }
 
-/// 2^order frames from the one of `page` on.
+/// 2^order frames from the one of `page` on. `name` is for the log.
 #[inline(always)]
-fn all(ctx: *mut c_void, page: u64, order: u32, hook: Hook) {
-    let mut pages = Pages { ctx, pfn: config::pfn_of(page), hook };
+fn all(ctx: &RawTracePointContext, page: u64, order: u32, hook: Hook, name: &'static str) {
+    let mut pages = Pages { ctx: ctx.as_ptr(), pfn: config::pfn_of(page), hook };
     // Pages of up to this order lie in one block of the filter: most releases end here.
     if order <= BLOCK_SHIFT && !may_be_lent(pages.pfn) {
         return;
     }
+    // Not before: a busy host's releases would push everything else out of the log.
+    debug!(ctx, "{} near lent frames", name);
     Maps.each(1 << (order & 31), &mut pages);
 }
 
 #[raw_tracepoint]
 pub fn mm_page_free(ctx: RawTracePointContext) -> i32 {
-    debug!(&ctx, "mm_page_free");
-    all(ctx.as_ptr(), ctx.arg::<u64>(0), ctx.arg::<u32>(1), Hook::PageFree);
+    all(&ctx, ctx.arg::<u64>(0), ctx.arg::<u32>(1), Hook::PageFree, "mm_page_free");
     0
 }
 
 #[raw_tracepoint]
 pub fn mm_page_free_batched(ctx: RawTracePointContext) -> i32 {
-    debug!(&ctx, "mm_page_free_batched");
-    all(ctx.as_ptr(), ctx.arg::<u64>(0), 0, Hook::PageFreeBatched);
+    all(&ctx, ctx.arg::<u64>(0), 0, Hook::PageFreeBatched, "mm_page_free_batched");
     0
 }
 
 #[raw_tracepoint]
 pub fn mm_page_alloc(ctx: RawTracePointContext) -> i32 {
-    debug!(&ctx, "mm_page_alloc");
     let page = ctx.arg::<u64>(0);
     // The tracepoint fires for failed allocations too, with no page.
     if page != 0 {
-        all(ctx.as_ptr(), page, ctx.arg::<u32>(1), Hook::PageAlloc);
+        all(&ctx, page, ctx.arg::<u32>(1), Hook::PageAlloc, "mm_page_alloc");
     }
     0
 }

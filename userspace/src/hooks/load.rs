@@ -101,6 +101,13 @@ pub enum LoadError {
 /// Bytes that a chunk of the ledger takes in the kernel: see [`CHUNK`].
 pub const CHUNK_BYTES: u64 = 4096;
 
+/// Ring buffer of the programs' log in bytes. aya-log drops without a word what finds it full: room for what a storm
+/// logs while the reader is away.
+const LOG_BYTES: u32 = 1 << 22;
+
+/// The same where nothing is logged: the least that the kernel takes.
+const NO_LOG_BYTES: u32 = 4096;
+
 /// Chunks that a ledger of this size may have.
 pub fn chunks(frames: u64, limit: Option<u64>) -> u64 {
     // One more than fits, because memory does not begin at a multiple of a chunk.
@@ -138,6 +145,7 @@ pub fn load(settings: &Settings, btf: Option<&Btf>) -> Result<Ebpf, LoadError> {
         .map_max_entries("BLOCKS", blocks)
         .map_max_entries("VITAL", settings.rings.vital)
         .map_max_entries("PAGES", settings.rings.pages)
+        .map_max_entries("AYA_LOGS", if settings.log_level == 0 { NO_LOG_BYTES } else { LOG_BYTES })
         .override_global("VMEMMAP_BASE", &settings.page.base, true)
         .override_global("PAGE_STRUCT_SHIFT", &shift, true)
         .override_global("PAGE_STRUCT_SIZE", &settings.page.size, true)
