@@ -136,7 +136,8 @@ pub(super) fn answer_of(leaf: Leaf, call: &Call, out: &mut Finding) {
 pub(super) fn found<S: Store>(s: &mut S, violation: Violation, td: u16, out: &mut Finding) -> bool {
     out.violation = violation;
     out.td = td;
-    let of_td = s.record(td).map_or(Suspect(0), |record| record.suspect);
+    // A frame without a line, and so without a TD: it was lent before septwatch came, or found no room.
+    let of_td = s.record(td).map_or(Suspect::OUTSIDE, |record| record.suspect);
     out.suspect = s.suspect().and(of_td);
     true
 }

@@ -121,7 +121,8 @@ impl Naive {
     }
 
     fn says(&self, violation: Violation, td: Option<u32>, pfn: u64, gfn: u64) -> Expected {
-        let suspect = td.is_some_and(|td| self.tds[&td].late);
+        // Without a TD the frame is in no ledger, which so is known not to be whole.
+        let suspect = td.is_none_or(|td| self.tds[&td].late);
         Expected { violation, pfn, gfn, td, other: None, released_ns: 0, frames: 1, suspect, failed: None }
     }
 
