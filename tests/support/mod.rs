@@ -53,7 +53,7 @@ fn demo_can_run(path: &Path) -> Result<(), String> {
     }
 }
 
-/// The binary under test as [`septwatch`](fn@support::septwatch) gives it; ends the test as skipped where it cannot run.
+/// The binary under test as `support::septwatch()` gives it; ends the test as skipped where it cannot run.
 #[macro_export]
 macro_rules! septwatch {
     () => {
