@@ -4,7 +4,10 @@
 use std::{fs, path::Path};
 
 use septwatch::{
-    commands::doctor::{Args, DoctorError, EXIT_HOST_CANNOT, Report, write_to},
+    commands::{
+        doctor::{Args, DoctorError, Report, write_to},
+        exit,
+    },
     hooks::host::{Memory, Tdx},
 };
 
@@ -102,7 +105,7 @@ fn the_running_host_is_told_as_it_is() {
         assert!(!report.verdict.can_watch);
         assert!(report.verdict.problems.iter().all(|problem| !problem.help.is_empty()));
         let mut out = Vec::new();
-        assert_eq!(write_to(&Args { json: true, btf: None }, &mut out).unwrap(), EXIT_HOST_CANNOT);
+        assert_eq!(write_to(&Args { json: true, btf: None }, &mut out).unwrap(), exit::HOST);
         assert_eq!(out.iter().filter(|byte| **byte == b'\n').count(), 1, "one line");
     }
     let json = serde_json::to_value(&report).unwrap();

@@ -18,24 +18,6 @@ use serde::Serialize;
 pub use feed::Feed;
 pub use log::{Call, Registers, Warning};
 
-/// The violations by name, as everywhere in septwatch.
-pub const VIOLATIONS: [&str; 14] = [
-    "freed-while-mapped",
-    "freed-while-blocked",
-    "freed-unflushed",
-    "freed-while-owned",
-    "reused-while-mapped",
-    "zap-failed",
-    "map-failed",
-    "double-map",
-    "out-of-order",
-    "teardown-leak",
-    "host-access-while-mapped",
-    "poisoned-while-mapped",
-    "migrated-while-mapped",
-    "vm-bugged",
-];
-
 /// What there is to say of one word or line.
 #[derive(Clone, Debug, Serialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]

@@ -205,7 +205,7 @@ mod tests {
     #![expect(clippy::unwrap_used, reason = "a test that cannot unwrap has failed")]
 
     use super::*;
-    use crate::explain::VIOLATIONS;
+    use septwatch_common::Violation;
 
     #[test]
     fn every_status_of_the_tables_exists() {
@@ -229,7 +229,7 @@ mod tests {
             for outcome in row.outcomes {
                 assert!(outcome.source.contains("()"), "{}: {}", row.leaf.name(), outcome.kvm);
                 assert!(
-                    outcome.may_follow.iter().all(|name| VIOLATIONS.contains(name)),
+                    outcome.may_follow.iter().all(|name| Violation::from_name(name).is_some()),
                     "{:?}",
                     outcome.may_follow
                 );

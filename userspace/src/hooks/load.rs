@@ -2,7 +2,7 @@
 //!
 //! Programs are only put into the kernel when they are attached: see [`crate::hooks::attach`].
 
-use aya::{Btf, Ebpf, EbpfLoader, maps::MapError};
+use aya::{Btf, Ebpf, EbpfLoader};
 use septwatch_common::{
     Leaf,
     config::{BLOCK_SHIFT, CHUNK, SHAPES, Shape},
@@ -87,15 +87,6 @@ pub enum LoadError {
     /// The object and this binary do not belong together.
     #[error("the eBPF object has no {0}")]
     Missing(&'static str),
-    /// A map cannot be opened.
-    #[error("map {name}")]
-    Map {
-        /// Which.
-        name: &'static str,
-        /// Why.
-        #[source]
-        source: MapError,
-    },
 }
 
 /// Bytes that a chunk of the ledger takes in the kernel: see [`CHUNK`].

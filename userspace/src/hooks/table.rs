@@ -347,3 +347,17 @@ pub const HOOKS: &[HookSpec] = &[
         place: Place::Function(Module::Kvm, &[function("kvm_gmem_fault_user_mapping", &[VmFault], &[])]),
     },
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::HOOKS;
+    use septwatch_common::Violation;
+
+    #[test]
+    fn what_is_lost_are_violations_of_ours() {
+        for hook in HOOKS {
+            let unknown = hook.lost.iter().find(|name| Violation::from_name(name).is_none());
+            assert_eq!(unknown, None, "{}", hook.name);
+        }
+    }
+}

@@ -10,15 +10,13 @@ use std::{
 
 use serde::Serialize;
 
+use crate::commands::exit;
 use crate::hooks::{
     btf::{Btf, BtfError, KernelBtf, Module, SYSFS},
     host::{Allowed, Host, Probe, Tdx},
     plan::{Missing, Plan, State, btf_names, plan, symbol_names},
     symbols::Symbols,
 };
-
-/// The host cannot do it.
-pub const EXIT_HOST_CANNOT: u8 = 3;
 
 /// Says what septwatch can and cannot watch on this host, and what would help.
 #[derive(Clone, Debug, clap::Args)]
@@ -147,7 +145,7 @@ pub fn write_to(args: &Args, out: &mut impl io::Write) -> Result<u8, DoctorError
         write!(out, "{report}")?;
     }
     out.flush()?;
-    Ok(if report.verdict.can_watch { 0 } else { EXIT_HOST_CANNOT })
+    Ok(if report.verdict.can_watch { exit::OK } else { exit::HOST })
 }
 
 impl Report {
