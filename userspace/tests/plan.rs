@@ -83,21 +83,6 @@ fn bindings_follow_what_the_host_allows() {
     assert_eq!(planned("7.3", &allowed).missing_required().count(), required);
 }
 
-/// The demo's functions take the place of the kernel's, and nothing of KVM stays.
-#[test]
-fn the_demo_keeps_the_tracepoints() {
-    let allowed = Allowed::assumed();
-    let kernel = planned("6.18", &allowed);
-    let shape = planned("7.3", &allowed).hook("tdh_mem_page_aug").unwrap().bound().unwrap().shape.clone();
-    let demo = kernel.clone().for_demo(&[("tdh_mem_page_aug", shape.clone())], &allowed);
-    let names: Vec<_> = demo.hooks.iter().map(|hook| hook.name).collect();
-    assert_eq!(names, ["tdh_mem_page_aug", "mm_page_free", "mm_page_free_batched", "mm_page_alloc"]);
-    let bound = demo.hooks[0].bound().unwrap();
-    assert_eq!((bound.binding, bound.module, &bound.shape), (Binding::Uprobe, None, &shape));
-    let refused = Allowed { uprobe: Probe::Refused("no".to_owned()), ..allowed };
-    assert!(kernel.for_demo(&[("tdh_mem_page_aug", shape)], &refused).hooks[0].bound().is_none());
-}
-
 /// A kprobe needs the symbol; fexit does not ask for it.
 #[test]
 fn kprobes_need_the_symbol() {

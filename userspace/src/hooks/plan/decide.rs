@@ -70,7 +70,7 @@ impl Planner<'_> {
                 Place::Function(..) => self.function_binding(&function),
                 Place::Tracepoint { .. } => self.tracepoint_binding(),
             }?;
-            Ok(Bound { binding, module: Some(module), function, btf_id: Some(btf_id), shape })
+            Ok(Bound { binding, module, function, btf_id, shape })
         }))
     }
 

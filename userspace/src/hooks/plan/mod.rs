@@ -11,7 +11,6 @@ pub use decide::{btf_names, plan, symbol_names};
 
 use super::{
     btf::Module,
-    host::{Allowed, Probe},
     offsets::Offsets,
     shape::{Shape, ShapeError},
     table::{HOOKS, Need, Place},
@@ -61,13 +60,13 @@ pub enum State {
 pub struct Bound {
     /// The kind of program.
     pub binding: Binding,
-    /// Where the function is; None for the demo's process.
-    pub module: Option<Module>,
+    /// Where the function is.
+    pub module: Module,
     /// The function or tracepoint, as this kernel names it.
     pub function: String,
-    /// Id of the function, or of the tracepoint's typedef, in the BTF of `module`; not for the demo's functions.
+    /// Id of the function, or of the tracepoint's typedef, in the BTF of `module`.
     #[serde(skip)]
-    pub btf_id: Option<u32>,
+    pub btf_id: u32,
     /// What its arguments are.
     pub shape: Shape,
 }
@@ -84,19 +83,16 @@ pub enum Binding {
     RawTp,
     /// A pair of breakpoints, at a kernel function's start and return.
     Kprobe,
-    /// The same in a process' function: the demo's.
-    Uprobe,
 }
 
 impl Binding {
-    /// Short name, as in DESIGN's words.
+    /// Short name.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Fexit => "fexit",
             Self::TpBtf => "tp_btf",
             Self::RawTp => "raw_tp",
             Self::Kprobe => "kprobe",
-            Self::Uprobe => "uprobe",
         }
     }
 }
@@ -171,31 +167,6 @@ impl Plan {
         self.hooks.iter().find(|hook| hook.name == name)
     }
 
-    /// The same plan with the functions of a software TDX module inside a process in the place of the kernel's: the
-    /// hooks named in `functions` are bound by uprobe, in the shapes given; all other hooks on functions are left
-    /// out, as the demo's events do not come from KVM. Tracepoints stay the kernel's.
-    pub fn for_demo(mut self, functions: &[(&str, Shape)], allowed: &Allowed) -> Self {
-        self.hooks.retain_mut(|hook| {
-            let Some((function, shape)) = functions.iter().find(|(name, _)| *name == hook.name) else {
-                return HOOKS.iter().any(|spec| spec.name == hook.name && spec.is_tracepoint());
-            };
-            hook.state = match &allowed.uprobe {
-                Probe::Refused(why) => {
-                    State::Missing { reason: Missing::NotAllowed(format!("uprobe: {why}")) }
-                }
-                Probe::Works | Probe::Assumed => State::Bound(Bound {
-                    binding: Binding::Uprobe,
-                    module: None,
-                    function: (*function).to_owned(),
-                    btf_id: None,
-                    shape: shape.clone(),
-                }),
-            };
-            true
-        });
-        self
-    }
-
     /// The hooks without which verdicts would be false, and that are missing.
     pub fn missing_required(&self) -> impl Iterator<Item = &Hook> {
         self.hooks.iter().filter(|hook| hook.need == Need::Required && hook.bound().is_none())
@@ -207,7 +178,7 @@ impl Hook {
     pub fn is_used(&self) -> bool {
         let spec = HOOKS.iter().find(|spec| spec.name == self.name);
         spec.is_none_or(|spec| {
-            matches!(spec.place, Place::Function(Module::Vmlinux, _) | Place::Tracepoint { .. })
+            spec.is_tracepoint() || matches!(spec.place, Place::Function(Module::Vmlinux, _))
         })
     }
 
@@ -227,7 +198,7 @@ impl Hook {
 
 impl fmt::Display for Bound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let module = self.module.map_or("demo", Module::name);
+        let module = self.module.name();
         write!(f, "{} {module}:{} {}", self.binding.name(), self.function, self.shape)
     }
 }
