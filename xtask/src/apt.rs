@@ -105,6 +105,28 @@ impl Private {
         archive.with_context(|| format!("the source package {package} {version} has no upstream archive"))
     }
 
+    /// Packages and all that they depend on, as `name=version`, for a system that has nothing yet. The suite must
+    /// hold all of it.
+    ///
+    /// # Errors
+    /// apt finds no solution: the suite lacks a package or a dependency.
+    pub fn closure(&self, packages: &[&str]) -> Result<Vec<String>> {
+        let mut install = self.tool("apt-get");
+        install.args(["--simulate", "--no-install-recommends", "install"]).args(packages);
+        let wanted = sources::to_install(&run::quiet(&mut install)?);
+        ensure!(!wanted.is_empty(), "`{}` would install nothing", run::line(&install));
+        Ok(wanted)
+    }
+
+    /// Downloads packages, given as [`Self::closure`] gives them, into an existing folder.
+    ///
+    /// # Errors
+    /// As [`Self::download_deb`].
+    pub fn download_debs(&self, wanted: &[String], into: &Path) -> Result<()> {
+        run::quiet(self.tool("apt-get").arg("download").args(wanted).current_dir(into))?;
+        Ok(())
+    }
+
     fn fetch(&self, verb: &[&str], package: &str, version: &str, into: &Path) -> Result<Vec<PathBuf>> {
         let wanted = format!("{package}={version}");
         // Asked from a folder that holds no package: apt names only the files that are still missing.

@@ -12,9 +12,12 @@ mod machine;
 mod mirror;
 mod oracle;
 mod place;
+mod qemu;
 mod runner;
 mod scenario;
+mod selftests;
 mod source;
+mod tcg;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

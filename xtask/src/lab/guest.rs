@@ -9,7 +9,8 @@ use anyhow::{Context as _, Result};
 
 use super::boot::{self, Initrd};
 use super::kernel::{Image, MODULES};
-use super::{machine, place};
+use super::scenario::{Kind, Vmm};
+use super::{machine, place, qemu, selftests};
 use crate::step::{Outcome, step};
 use crate::{build, run, setup};
 
@@ -31,12 +32,22 @@ mount -t tracefs none /sys/kernel/tracing
 mount -t bpf none /sys/fs/bpf
 mount -t securityfs none /sys/kernel/security 2>/dev/null
 ip link set lo up 2>/dev/null
-for module in irqbypass kvm kvm-intel; do
+vendor=kvm-intel
+grep -q AuthenticAMD /proc/cpuinfo && vendor='ccp kvm-amd'
+for module in irqbypass kvm $vendor; do
   [ -e /modules/$module.ko ] || continue
   options=
   [ $module = kvm-intel ] && options=tdx=1
   insmod /modules/$module.ko $options || echo \"LAB: insmod $module failed\"
 done
+# QEMU has a root of its own, with the libraries of its distribution.
+if [ -d /qemu ]; then
+  for folder in dev proc sys out; do
+    mkdir -p /qemu/$folder
+    mount --bind /$folder /qemu/$folder
+  done
+  mkdir -p /qemu/tmp
+fi
 tar -xf /dev/sda -C /in || echo 'LAB: the first disk is no archive'
 cd /tmp
 sh /in/run
@@ -72,20 +83,75 @@ if [ -n \"$watcher\" ]; then
 fi
 ";
 
-/// Makes the CD for this kernel with what the tree's programs are now.
-///
-/// # Errors
-/// A program cannot be built, or the CD cannot be made.
-pub fn cd(image: &Image, septwatch: Option<&Path>) -> Result<PathBuf> {
-    setup::packages::ensure("boot tools", &boot::TOOLS)?;
-    let vmm = vmm()?;
-    let septwatch = self::septwatch(septwatch)?;
-    step("boot disk", || {
+/// What a machine boots from.
+pub struct Boot {
+    pub kernel: PathBuf,
+    pub initrd: PathBuf,
+    /// With both on it; only machines with a boot loader have one.
+    pub cd: PathBuf,
+}
+
+/// The tree's programs, as they are now.
+pub struct Programs {
+    lab_vmm: PathBuf,
+    septwatch: Option<PathBuf>,
+}
+
+impl Programs {
+    /// Builds them. `septwatch` is used instead of the tree's, where given.
+    ///
+    /// # Errors
+    /// One cannot be built.
+    pub fn build(septwatch: Option<&Path>) -> Result<Self> {
+        setup::packages::ensure("boot tools", &boot::TOOLS)?;
+        Ok(Self { lab_vmm: lab_vmm()?, septwatch: self::septwatch(septwatch)? })
+    }
+
+    /// Makes what a machine of this kind boots from, with this VMM in it.
+    ///
+    /// # Errors
+    /// The VMM cannot be fetched or built, or a file cannot be written.
+    pub fn boot(&self, image: &Image, vmm: Vmm, kind: Kind) -> Result<Boot> {
         let mut initrd = Initrd::default();
+        match vmm {
+            Vmm::Lab => {}
+            Vmm::Qemu => qemu::ensure()?.add_to(&mut initrd)?,
+            Vmm::Selftests => {
+                for program in selftests::ensure(image)? {
+                    let name = program.file_name().unwrap_or_default();
+                    initrd.program(&format!("bin/{}", name.display()), &program)?;
+                }
+            }
+        }
+        step("boot disk", || {
+            self.fill(&mut initrd, image)?;
+            // In the target folder, not in the cache: it holds this tree's programs.
+            let folder = target_folder().join("lab/boot");
+            fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+            let name = format!("{}-{vmm:?}-{kind:?}", image.name).to_lowercase();
+            let boot = Boot {
+                kernel: image.folder.join("bzImage"),
+                initrd: folder.join(format!("{name}.cpio")),
+                cd: folder.join(format!("{name}.iso")),
+            };
+            initrd.write(&boot.initrd)?;
+            let made = match kind {
+                Kind::Bochs => {
+                    boot::cd(&boot.kernel, &boot.initrd, machine::TSC_KHZ, &boot.cd)?;
+                    &boot.cd
+                }
+                Kind::Qemu => &boot.initrd,
+            };
+            Ok((Outcome::Done(made.display().to_string()), boot))
+        })
+    }
+
+    /// What is in every machine.
+    fn fill(&self, initrd: &mut Initrd, image: &Image) -> Result<()> {
         initrd.text("init", INIT);
         initrd.program("bin/busybox", Path::new("/bin/busybox"))?;
-        initrd.file("bin/lab-vmm", &vmm)?;
-        if let Some(septwatch) = &septwatch {
+        initrd.file("bin/lab-vmm", &self.lab_vmm)?;
+        if let Some(septwatch) = &self.septwatch {
             initrd.program("bin/septwatch", septwatch)?;
         }
         for module in MODULES {
@@ -95,18 +161,12 @@ pub fn cd(image: &Image, septwatch: Option<&Path>) -> Result<PathBuf> {
                 initrd.file(&format!("modules/{}", name.display()), &from)?;
             }
         }
-        let folder = place::folder("boot")?;
-        let archive = folder.join(format!("{}.cpio", image.name));
-        initrd.write(&archive)?;
-        let cd = folder.join(format!("{}.iso", image.name));
-        boot::cd(&image.folder.join("bzImage"), &archive, machine::TSC_KHZ, &cd)?;
-        fs::remove_file(&archive).with_context(|| format!("cannot remove {}", archive.display()))?;
-        Ok((Outcome::Done(cd.display().to_string()), cd))
-    })
+        Ok(())
+    }
 }
 
 /// The lab's VMM, linked statically, in a target folder of its own: other flags, other objects.
-fn vmm() -> Result<PathBuf> {
+fn lab_vmm() -> Result<PathBuf> {
     step("lab-vmm", || {
         let target = target_folder().join("lab");
         let mut cargo = setup::cargo()?;

@@ -34,8 +34,14 @@ const NEEDED: [&str; 8] = [
     "CONFIG_SERIAL_8250_CONSOLE=y",
 ];
 
-/// Modules that a machine loads, in this order.
-pub const MODULES: [&str; 3] = ["virt/lib/irqbypass.ko", "arch/x86/kvm/kvm.ko", "arch/x86/kvm/kvm-intel.ko"];
+/// Modules that machines load; those for AMD where QEMU is the machine.
+pub const MODULES: [&str; 5] = [
+    "virt/lib/irqbypass.ko",
+    "arch/x86/kvm/kvm.ko",
+    "arch/x86/kvm/kvm-intel.ko",
+    "drivers/crypto/ccp/ccp.ko",
+    "arch/x86/kvm/kvm-amd.ko",
+];
 
 /// How often a long build says how far it is.
 const PROGRESS: Duration = Duration::from_secs(30);
@@ -49,6 +55,9 @@ pub struct Image {
     pub name: String,
     /// `bzImage`, `config`, `System.map` and the modules are here.
     pub folder: PathBuf,
+    pub source: Source,
+    /// Where the source is, or was and can be put again.
+    pub tree: PathBuf,
 }
 
 /// The kernel of this source; built if the cache does not have it.
@@ -56,7 +65,7 @@ pub struct Image {
 /// # Errors
 /// A missing program that cannot be installed, a source without TDX, a compile error (with the end of its log).
 pub fn ensure(source: &Source) -> Result<Image> {
-    let lock = place::alone(&format!("kernel-{}", source.name))?;
+    let lock = place::alone(&lock(&source.name))?;
     let compiler = compiler()?;
     let config = place::tests_lab().join("kernel.config");
     let config_text =
@@ -70,14 +79,21 @@ pub fn ensure(source: &Source) -> Result<Image> {
     // A release's identity tells all of its contents: its image can be found without its source.
     let key = |state: &str| {
         let mut parts = vec![state, compiler.as_str(), config_text.as_str()];
+        parts.extend(MODULES);
         parts.extend(module.iter().flat_map(|(name, text)| [name.as_str(), text.as_str()]));
         place::key(&parts)
     };
     let at =
         |key: &str| Ok::<_, anyhow::Error>(place::folder("kernels")?.join(format!("{}-{key}", source.name)));
+    let image = |folder: PathBuf| Image {
+        name: source.name.clone(),
+        folder,
+        source: source.clone(),
+        tree: tree.clone(),
+    };
     let found = at(&key(&source.identity))?;
     if found.join("bzImage").is_file() {
-        return Ok(Image { name: source.name.clone(), folder: found });
+        return Ok(image(found));
     }
 
     packages::ensure("kernel tools", &TOOLS)?;
@@ -94,7 +110,12 @@ pub fn ensure(source: &Source) -> Result<Image> {
         })?;
     }
     drop(lock);
-    Ok(Image { name: source.name.clone(), folder })
+    Ok(image(folder))
+}
+
+/// Whoever works in the tree of this kernel holds this lock.
+pub fn lock(name: &str) -> String {
+    format!("kernel-{name}")
 }
 
 /// What compiling a kernel needs: a program or a header, and the Debian package that has it.
@@ -192,7 +213,8 @@ fn configure(tree: &Path, fragment: &Path) -> Result<()> {
     Ok(())
 }
 
-fn make(tree: &Path) -> Command {
+/// `make` in a folder of the kernel's source, behind what people do.
+pub fn make(tree: &Path) -> Command {
     let mut make = Command::new("nice");
     make.args(["-n", "10", "make", "-C"]).arg(tree).env("LC_ALL", "C").env_remove("MAKEFLAGS");
     make

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 
 use super::bochs::{Bochs, CPU_MODEL};
+use super::guest::Boot;
+use super::tcg;
 use crate::run;
 
 /// Emulated instructions per emulated second. The host manages about four times as many: time runs fast inside.
@@ -45,9 +47,16 @@ pub enum End {
     Died,
 }
 
+/// What emulates a machine.
+pub enum Emulator {
+    Bochs(Bochs),
+    Tcg,
+}
+
 /// A machine with its files in a folder of its own.
 pub struct Machine {
     folder: PathBuf,
+    command: Command,
 }
 
 impl Machine {
@@ -55,22 +64,24 @@ impl Machine {
     ///
     /// # Errors
     /// A file cannot be written.
-    pub fn prepare(bochs: &Bochs, folder: &Path, cd: &Path, input: &Path, cpus: u32) -> Result<Self> {
-        let machine = Self { folder: folder.to_owned() };
-        machine.write("msrs.def", MSRS)?;
-        machine.write("bochsrc", &configuration(bochs, cd, cpus))?;
+    pub fn prepare(emulator: &Emulator, folder: &Path, boot: &Boot, input: &Path, cpus: u32) -> Result<Self> {
+        let command = match emulator {
+            Emulator::Bochs(bochs) => {
+                write(folder, "msrs.def", MSRS)?;
+                write(folder, "bochsrc", &configuration(bochs, &boot.cd, cpus))?;
+                let mut command = Command::new(&bochs.program);
+                command.args(["-q", "-f", "bochsrc"]);
+                command
+            }
+            Emulator::Tcg => tcg::command(boot, cpus),
+        };
         let disk = folder.join("in.img");
         run::quiet(Command::new("tar").arg("-C").arg(input).arg("-cf").arg(&disk).arg("."))?;
         grow(&disk, fs::metadata(&disk).context("no first disk")?.len())?;
         let out = folder.join("out.img");
         File::create(&out).with_context(|| format!("cannot create {}", out.display()))?;
         grow(&out, OUT_CYLINDERS * CYLINDER)?;
-        Ok(machine)
-    }
-
-    fn write(&self, name: &str, text: &str) -> Result<()> {
-        let path = self.folder.join(name);
-        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
+        Ok(Self { folder: folder.to_owned(), command })
     }
 
     /// Where the console's output is.
@@ -82,14 +93,13 @@ impl Machine {
     ///
     /// # Errors
     /// The emulator cannot be started.
-    pub fn run(&self, bochs: &Bochs, limit: Duration, mut watch: impl FnMut(&str)) -> Result<End> {
-        let log = self.folder.join("bochs.out");
+    pub fn run(&mut self, limit: Duration, mut watch: impl FnMut(&str)) -> Result<End> {
+        let log = self.folder.join("emulator.out");
         let out = File::create(&log).with_context(|| format!("cannot create {}", log.display()))?;
         let errors = out.try_clone().context("cannot share the emulator's log")?;
-        let mut command = Command::new(&bochs.program);
-        command.args(["-q", "-f", "bochsrc"]).current_dir(&self.folder);
-        command.stdin(Stdio::null()).stdout(out).stderr(errors);
-        let child = command.spawn().with_context(|| format!("cannot run {}", bochs.program.display()))?;
+        self.command.current_dir(&self.folder).stdin(Stdio::null()).stdout(out).stderr(errors);
+        let child =
+            self.command.spawn().with_context(|| format!("cannot run `{}`", run::line(&self.command)))?;
         let mut child = Killed(child);
         let start = Instant::now();
         let mut console = Console { path: self.console(), read: 0, text: String::new() };
@@ -118,6 +128,11 @@ impl Machine {
         run::quiet(Command::new("tar").arg("-C").arg(to).arg("-xf").arg(self.folder.join("out.img")))?;
         Ok(())
     }
+}
+
+fn write(folder: &Path, name: &str, text: &str) -> Result<()> {
+    let path = folder.join(name);
+    fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// An emulator that does not outlive what started it.

@@ -1,6 +1,7 @@
 //! Runs scenarios, two machines side by side, and tells how they came out.
 
-use std::collections::VecDeque;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -10,13 +11,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
-use super::bochs::{self, Bochs};
-use super::guest::{self, RUN_SCENARIO};
+use super::bochs;
+use super::guest::{self, Boot, Programs, RUN_SCENARIO};
 use super::kernel::Image;
-use super::machine::{End, Machine};
+use super::machine::{Emulator, End, Machine};
 use super::oracle::{self, Finding};
 use super::place;
-use super::scenario::Scenario;
+use super::scenario::{Kind, Scenario, Vmm};
+use super::tcg;
 use crate::step::seconds;
 
 /// Machines at a time.
@@ -27,9 +29,48 @@ const SHELL_LIMIT: Duration = Duration::from_secs(3600);
 
 struct Job<'a> {
     image: &'a Image,
-    bochs: &'a Bochs,
-    cd: &'a Path,
+    machines: &'a Machines,
     keep: bool,
+}
+
+/// What the scenarios of a run need: emulators, and what each kind of machine boots from.
+#[derive(Default)]
+struct Machines {
+    emulators: BTreeMap<Kind, Emulator>,
+    boots: BTreeMap<(Kind, Vmm), Boot>,
+}
+
+impl Machines {
+    fn prepare(
+        image: &Image,
+        septwatch: Option<&Path>,
+        wanted: impl IntoIterator<Item = (Kind, Vmm)>,
+    ) -> Result<Self> {
+        let mut machines = Self::default();
+        let mut programs = None;
+        for (kind, vmm) in wanted {
+            if let Entry::Vacant(emulator) = machines.emulators.entry(kind) {
+                emulator.insert(match kind {
+                    Kind::Bochs => Emulator::Bochs(bochs::ensure()?),
+                    Kind::Qemu => tcg::ensure().map(|()| Emulator::Tcg)?,
+                });
+            }
+            if let Entry::Vacant(boot) = machines.boots.entry((kind, vmm)) {
+                let programs = match &programs {
+                    Some(programs) => programs,
+                    None => programs.insert(Programs::build(septwatch)?),
+                };
+                boot.insert(programs.boot(image, vmm, kind)?);
+            }
+        }
+        Ok(machines)
+    }
+
+    fn machine(&self, kind: Kind, vmm: Vmm, folder: &Path, input: &Path, cpus: u32) -> Result<Machine> {
+        let prepared = self.emulators.get(&kind).zip(self.boots.get(&(kind, vmm)));
+        let (emulator, boot) = prepared.context("a kind of machine that was not prepared")?;
+        Machine::prepare(emulator, folder, boot, input, cpus)
+    }
 }
 
 /// Boots one machine per scenario and prints the table.
@@ -42,15 +83,15 @@ pub fn run(
     keep: bool,
     septwatch: Option<&Path>,
 ) -> Result<ExitCode> {
-    let bochs = bochs::ensure()?;
-    let cd = guest::cd(image, septwatch)?;
     let (mine, others): (Vec<_>, Vec<_>) =
         scenarios.into_iter().partition(|scenario| scenario.is_for(&image.name));
     for scenario in &others {
         println!("{:24} skipped: made for {}", scenario.name, scenario.kernels.join(", "));
     }
+    let wanted = mine.iter().map(|scenario| (scenario.machine, scenario.vmm));
+    let machines = Machines::prepare(image, septwatch, wanted)?;
     let start = Instant::now();
-    let job = Job { image, bochs: &bochs, cd: &cd, keep };
+    let job = Job { image, machines: &machines, keep };
     let queue = Mutex::new(VecDeque::from(mine));
     let totals = Mutex::new((0, 0));
     println!("{:24} {:44} {:44} time", format!("scenario on {}", image.name), "expected", "found");
@@ -103,8 +144,9 @@ fn one(job: &Job<'_>, scenario: &Scenario) -> Result<Verdict> {
     fs::create_dir(&input).context("no folder for the machine's input")?;
     fs::write(input.join("run"), RUN_SCENARIO).context("cannot write the machine's input")?;
     fs::write(input.join("script"), &scenario.script).context("cannot write the machine's input")?;
-    let machine = Machine::prepare(job.bochs, folder.path(), job.cd, &input, scenario.cpus)?;
-    let end = machine.run(job.bochs, Duration::from_secs(scenario.seconds), |_| ())?;
+    let mut machine =
+        job.machines.machine(scenario.machine, scenario.vmm, folder.path(), &input, scenario.cpus)?;
+    let end = machine.run(Duration::from_secs(scenario.seconds), |_| ())?;
     let out = folder.path().join("out");
     let (findings, why) = match end {
         End::Done => {
@@ -173,14 +215,13 @@ pub fn shell(image: &Image, commands: Option<&Path>) -> Result<()> {
             std::io::stdin().read_to_string(&mut text).context("cannot read the commands")?;
         }
     }
-    let bochs = bochs::ensure()?;
-    let cd = guest::cd(image, None)?;
+    let machines = Machines::prepare(image, None, [(Kind::Bochs, Vmm::Lab)])?;
     let folder = tempfile::tempdir_in(place::folder("runs")?).context("no folder for the machine")?;
     let input = folder.path().join("in");
     fs::create_dir(&input).context("no folder for the machine's input")?;
     fs::write(input.join("run"), text).context("cannot write the machine's input")?;
-    let machine = Machine::prepare(&bochs, folder.path(), &cd, &input, 2)?;
-    let end = machine.run(&bochs, SHELL_LIMIT, |text| print!("{text}"))?;
+    let mut machine = machines.machine(Kind::Bochs, Vmm::Lab, folder.path(), &input, 2)?;
+    let end = machine.run(SHELL_LIMIT, |text| print!("{text}"))?;
     let kept = guest::target_folder().join("lab/kept").join(&image.name).join("shell");
     if end == End::Done {
         machine.unpack(&folder.path().join("out"))?;

@@ -16,6 +16,12 @@ pub struct Scenario {
     pub name: String,
     /// One line for people.
     pub about: String,
+    /// Who drives KVM.
+    #[serde(default)]
+    pub vmm: Vmm,
+    /// What it runs on.
+    #[serde(default)]
+    pub machine: Kind,
     /// Kernels that it is made for, by release; all when empty.
     #[serde(default)]
     pub kernels: Vec<String>,
@@ -31,6 +37,30 @@ pub struct Scenario {
     /// What differs on some kernels, by release; replaces `expect` as a whole.
     #[serde(default)]
     pub expect_on: BTreeMap<String, Expectation>,
+}
+
+/// Who drives KVM in a machine, at the word of the script.
+#[derive(Deserialize, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[serde(rename_all = "kebab-case")]
+pub enum Vmm {
+    /// The lab's VMM alone.
+    #[default]
+    Lab,
+    /// The distribution's QEMU too.
+    Qemu,
+    /// The kernel's own tests of guest_memfd too.
+    Selftests,
+}
+
+/// Which machine.
+#[derive(Deserialize, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// Bochs: with VMX, for TDs.
+    #[default]
+    Bochs,
+    /// QEMU without TDs, quicker.
+    Qemu,
 }
 
 const fn one() -> u32 {

@@ -15,6 +15,7 @@ use crate::step::{Outcome, note, step};
 const SUITES: [&str; 2] = ["trixie-backports", "sid"];
 
 /// A kernel source that is known, but not necessarily unpacked yet.
+#[derive(Clone)]
 pub struct Source {
     /// What it is called in folder names and in the table: a release, or the name of the tree.
     pub name: String,
@@ -23,6 +24,7 @@ pub struct Source {
     origin: Origin,
 }
 
+#[derive(Clone)]
 enum Origin {
     /// To be fetched when the tree is not in the cache any more.
     Release,

@@ -18,21 +18,23 @@
 //! | `destroy NAME`, `exit` | close all of a TD's descriptors; leave the process |
 //! | `inject RULE`, `reset` | rules of the software module; make it forget everything |
 //! | `selftest` | the software module's own test |
+//! | `qemu NAME start`, `qemu NAME wait`, `qemu NAME kill` | a real VMM: until its TD is there, until it ends |
+//! | `qemu NAME guest …` | script its guest, as `guest`; its pages are counted from address 0 |
+//! | `exec PROGRAM ARGUMENT…` | run a program to its end |
 //! | `memory MIB` | take and give back this much of the host's memory |
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, BufRead as _, Write as _};
+use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use kvm_ioctls::VcpuExit;
 use rustix::io::Errno;
 
-use crate::module;
+use crate::module::{self, SHARED};
+use crate::qemu::Qemus;
 use crate::td::{MAP_GPA_RANGE, PAGE, Shape, Td};
-
-/// The bit of a guest physical address that makes it shared.
-const SHARED: u64 = 1 << 47;
 
 /// More exits than any script has: a guest that does not end is an error.
 const MAX_EXITS: u32 = 1000;
@@ -43,13 +45,14 @@ const MAX_EXITS: u32 = 1000;
 /// Only where stdin or stdout fail; a command that fails is answered.
 pub fn serve() -> Result<()> {
     let mut tds = BTreeMap::new();
+    let mut qemus = Qemus::default();
     let mut out = io::stdout().lock();
     for line in io::stdin().lock().lines() {
         let line = line.context("cannot read commands")?;
         if line == "exit" {
             break;
         }
-        let answer = match perform(&mut tds, &line) {
+        let answer = match perform(&mut tds, &mut qemus, &line) {
             Ok(said) if said.is_empty() => "ok".to_owned(),
             Ok(said) => format!("ok {said}"),
             Err(error) => format!("error {error:#}"),
@@ -61,13 +64,15 @@ pub fn serve() -> Result<()> {
 
 type Tds = BTreeMap<String, Td>;
 
-fn perform(tds: &mut Tds, line: &str) -> Result<String> {
+fn perform(tds: &mut Tds, qemus: &mut Qemus, line: &str) -> Result<String> {
     let words: Vec<&str> = line.split_whitespace().collect();
     let (verb, rest) = words.split_first().context("an empty command")?;
     match (*verb, rest) {
         ("inject", _) => module::write("inject", &rest.join(" ")).map(|()| String::new()),
         ("reset", []) => module::write("reset", "1").map(|()| String::new()),
         ("selftest", []) => module::selftest(),
+        ("qemu", _) => qemus.perform(rest),
+        ("exec", [program, arguments @ ..]) => execute(program, arguments),
         ("memory", [mib]) => take_memory(number(mib)?),
         ("td", [name, options @ ..]) => {
             ensure!(!tds.contains_key(*name), "there is a TD {name} already");
@@ -96,7 +101,7 @@ fn on_td(td: &mut Td, verb: &str, rest: &[&str]) -> Result<String> {
             result.with_context(|| format!("left={left}"))?;
             return Ok(format!("left={left}"));
         }
-        ("guest", what) => script_guest(td, what)?,
+        ("guest", what) => module::script_guest(td.number, Td::gpa(0), what)?,
         ("run", []) => return run(td),
         ("convert", [page, count, to]) => td.convert(number(page)?, number(count)?, private(to)?)?,
         ("punch", [page, count]) => td.punch(number(page)?, number(count)?)?,
@@ -132,28 +137,6 @@ fn shape(options: &[&str]) -> Result<Shape> {
         }
     }
     Ok(shape)
-}
-
-/// Adds one exit to what the guest does; pages become addresses.
-fn script_guest(td: &Td, what: &[&str]) -> Result<()> {
-    let mut line = format!("td={}", td.number);
-    let mut shared = 0;
-    let mut map = None;
-    for word in what {
-        match word.split_once('=') {
-            Some((key @ ("ept" | "accept"), page)) => {
-                line += &format!(" {key}={:#x}", Td::gpa(number(page)?))
-            }
-            Some(("mapgpa", page)) => map = Some(Td::gpa(number(page)?)),
-            Some(("count", count)) => line += &format!(" size={:#x}", number(count)? * PAGE),
-            None => shared = if private(word)? { 0 } else { SHARED },
-            _ => bail!("the guest cannot do `{word}`"),
-        }
-    }
-    if let Some(gpa) = map {
-        line += &format!(" mapgpa={:#x}", gpa | shared);
-    }
-    module::write("script", &line)
 }
 
 /// Runs the guest's script to its end.
@@ -193,6 +176,19 @@ fn run(td: &mut Td) -> Result<String> {
         }
     }
     Ok(format!("exits={}", exits.join(",")))
+}
+
+/// Its output goes to a file among what the machine leaves.
+fn execute(program: &str, arguments: &[&str]) -> Result<String> {
+    let name = program.rsplit('/').next().unwrap_or(program);
+    let path = format!("/out/{name}.log");
+    let log = File::create(&path).with_context(|| format!("cannot create {path}"))?;
+    let errors = log.try_clone().context("cannot share the log")?;
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::null()).stdout(log).stderr(errors);
+    let status = command.status().with_context(|| format!("cannot run {program}"))?;
+    ensure!(status.success(), "{status}");
+    Ok(String::new())
 }
 
 /// Needs CONFIG_HWPOISON_INJECT.

@@ -6,6 +6,7 @@
 
 mod commands;
 mod module;
+mod qemu;
 mod script;
 mod td;
 mod tdx;

@@ -1,9 +1,13 @@
 //! The software TDX module's debugfs files, as far as a script needs them.
 
 use std::fs;
-use std::process;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::td::PAGE;
+
+/// The bit of a guest physical address that makes it shared.
+pub const SHARED: u64 = 1 << 47;
 
 const FOLDER: &str = "/sys/kernel/debug/softtdx";
 
@@ -32,16 +36,44 @@ pub fn selftest() -> Result<String> {
     Ok(lines)
 }
 
-/// The number that the module gave to the newest TD of this process.
+/// The number that the module gave to the newest TD of this process; none if it has none.
 ///
 /// # Errors
-/// The module is not there, or knows no TD of this process.
-pub fn newest_td() -> Result<u32> {
-    let mine = process::id().to_string();
+/// The module is not there.
+pub fn newest_td(process: u32) -> Result<Option<u32>> {
+    let process = process.to_string();
     let state = read("state")?;
-    let numbers = state.lines().filter(|line| field(line, "tgid") == Some(&mine));
-    let newest = numbers.filter_map(|line| field(line, "td")?.parse().ok()).max();
-    newest.context("the module knows no TD of this process")
+    let numbers = state.lines().filter(|line| field(line, "tgid") == Some(&process));
+    Ok(numbers.filter_map(|line| field(line, "td")?.parse().ok()).max())
+}
+
+/// Adds one exit to what the guest of a TD does; pages, counted from `base`, become addresses.
+///
+/// # Errors
+/// The guest cannot do that, or the module refuses it.
+pub fn script_guest(td: u32, base: u64, what: &[&str]) -> Result<()> {
+    let mut line = format!("td={td}");
+    let mut shared = 0;
+    let mut map = None;
+    for word in what {
+        match word.split_once('=') {
+            Some((key @ ("ept" | "accept"), page)) => line += &format!(" {key}={:#x}", base + bytes(page)?),
+            Some(("mapgpa", page)) => map = Some(base + bytes(page)?),
+            Some(("count", count)) => line += &format!(" size={:#x}", bytes(count)?),
+            None if *word == "shared" => shared = SHARED,
+            None if *word == "private" => shared = 0,
+            _ => bail!("the guest cannot do `{word}`"),
+        }
+    }
+    if let Some(gpa) = map {
+        line += &format!(" mapgpa={:#x}", gpa | shared);
+    }
+    write("script", &line)
+}
+
+fn bytes(pages: &str) -> Result<u64> {
+    let pages: u64 = pages.parse().with_context(|| format!("`{pages}` is not a number"))?;
+    Ok(pages * PAGE)
 }
 
 /// The frame that holds a guest page of a TD.

@@ -1,6 +1,7 @@
 //! One TD: its VM, VCPU, guest_memfd and the one memory slot at 4 GiB.
 
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::process;
 
 use anyhow::{Context as _, Result};
 use kvm_bindings::{
@@ -69,7 +70,7 @@ impl Td {
             &[address_widths()],
         );
         tdx::command(&vm, Id::InitVm, 0, Some(&mut init)).context("KVM_TDX_INIT_VM")?;
-        let number = module::newest_td()?;
+        let number = module::newest_td(process::id())?.context("the module knows no TD of this process")?;
 
         let vcpu = vm.create_vcpu(0).context("KVM_CREATE_VCPU")?;
         vcpu.set_cpuid2(&guest_cpuid(&kvm)?).context("KVM_SET_CPUID2")?;
