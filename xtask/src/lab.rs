@@ -18,6 +18,7 @@ mod scenario;
 mod selftests;
 mod source;
 mod tcg;
+mod timeline;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -56,7 +57,7 @@ pub struct Kernel {
 
 #[derive(Args)]
 pub struct Run {
-    /// Scenarios by name.
+    /// Scenarios by name; each with a timeline of what happened.
     #[arg(value_name = "SCENARIO", required_unless_present = "all")]
     scenarios: Vec<String>,
     /// Every scenario that is made for this kernel.
@@ -122,7 +123,7 @@ fn run_scenarios(options: &Run) -> Result<ExitCode> {
         scenarios.retain(|scenario| options.scenarios.contains(&scenario.name));
     }
     let image = kernel::ensure(&options.kernel.source()?)?;
-    runner::run(&image, scenarios, options.keep, options.septwatch.as_deref())
+    runner::run(&image, scenarios, options.keep, !options.all, options.septwatch.as_deref())
 }
 
 impl Kernel {

@@ -100,8 +100,10 @@ async fn follow(args: &Args, session: &mut Session, out: &mut dyn Write) -> Resu
                 return;
             }
             let time_ns = event.header().time_ns;
-            written = if args.json {
-                writeln!(out, "{}", json::event(&event, verdict.as_ref()))
+            written = if let (true, Some(verdict)) = (args.json, &verdict) {
+                writeln!(out, "{}", json::violation(verdict, &symbols))
+            } else if args.json {
+                writeln!(out, "{}", json::event(&event, None))
             } else {
                 let mut text = format!("{}.{:09} ", time_ns / 1_000_000_000, time_ns % 1_000_000_000);
                 text.push_str(if verdict.is_some() { "! " } else { "  " });

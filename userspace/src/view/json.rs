@@ -9,6 +9,7 @@ use crate::{
         verdict::{Verdict, hook},
     },
     source::event::Event,
+    view::stack::KernelSymbols,
 };
 
 fn life(event: &TdLife) -> Value {
@@ -26,6 +27,14 @@ fn life(event: &TdLife) -> Value {
         "comm": text(&event.comm),
         "cgroup": event.cgroup,
     })
+}
+
+/// A violation as [`event`] gives it, and the kernel's functions of its stack by name: the addresses mean something
+/// only as long as this kernel runs.
+pub fn violation(verdict: &Verdict, symbols: &KernelSymbols) -> Value {
+    let mut object = json!(verdict);
+    object["kernel_functions"] = verdict.kernel_stack.iter().map(|at| symbols.name(*at)).collect();
+    object
 }
 
 /// Whether a SEAMCALL is about a place in the guest's memory.

@@ -52,7 +52,7 @@ const OWNED: &str = "owned at the end";
 const SEPTWATCH: &str = "septwatch";
 
 /// What a kernel log must not hold when nothing is expected of it.
-const COMPLAINTS: [&str; 6] = ["WARNING:", "BUG:", "Oops", "SEAMCALL", "Call Trace", "KVM_BUG"];
+pub const COMPLAINTS: [&str; 6] = ["WARNING:", "BUG:", "Oops", "SEAMCALL", "Call Trace", "KVM_BUG"];
 
 /// All comparisons for one machine's files.
 ///

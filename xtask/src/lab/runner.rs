@@ -18,7 +18,7 @@ use super::machine::{Emulator, End, Machine};
 use super::oracle::{self, Finding};
 use super::place;
 use super::scenario::{Kind, Scenario, Vmm};
-use super::tcg;
+use super::{tcg, timeline};
 use crate::step::seconds;
 
 /// Machines at a time.
@@ -31,6 +31,7 @@ struct Job<'a> {
     image: &'a Image,
     machines: &'a Machines,
     keep: bool,
+    timelines: bool,
 }
 
 /// What the scenarios of a run need: emulators, and what each kind of machine boots from.
@@ -81,6 +82,7 @@ pub fn run(
     image: &Image,
     scenarios: Vec<Scenario>,
     keep: bool,
+    timelines: bool,
     septwatch: Option<&Path>,
 ) -> Result<ExitCode> {
     let (mine, others): (Vec<_>, Vec<_>) =
@@ -91,7 +93,7 @@ pub fn run(
     let wanted = mine.iter().map(|scenario| (scenario.machine, scenario.vmm));
     let machines = Machines::prepare(image, septwatch, wanted)?;
     let start = Instant::now();
-    let job = Job { image, machines: &machines, keep };
+    let job = Job { image, machines: &machines, keep, timelines };
     let queue = Mutex::new(VecDeque::from(mine));
     let totals = Mutex::new((0, 0));
     println!("{:24} {:44} {:44} time", format!("scenario on {}", image.name), "expected", "found");
@@ -133,6 +135,8 @@ struct Verdict {
     findings: Vec<Finding>,
     /// Why there are no findings; empty when there are.
     why: String,
+    /// What happened in the machine, where that was asked for.
+    timeline: String,
     /// Where the machine's files are, when something differed.
     kept: Option<PathBuf>,
 }
@@ -159,12 +163,13 @@ fn one(job: &Job<'_>, scenario: &Scenario) -> Result<Verdict> {
         End::TimedOut => (Vec::new(), format!("not done after {} s", scenario.seconds)),
         End::Died => (Vec::new(), "the machine ended before it was done".to_owned()),
     };
+    let timeline = if job.timelines { timeline::of(&out) } else { String::new() };
     let equal = why.is_empty() && findings.iter().all(|finding| finding.equal);
     let kept = guest::target_folder().join("lab/kept").join(&job.image.name).join(&scenario.name);
     if !equal || job.keep {
         keep(folder.path(), &kept)?;
     }
-    Ok(Verdict { findings, why, kept: (!equal).then_some(kept) })
+    Ok(Verdict { findings, why, timeline, kept: (!equal).then_some(kept) })
 }
 
 /// Leaves console, emulator's log and the guest's files where a person finds them.
@@ -192,6 +197,7 @@ fn tell(name: &str, verdict: &Verdict, time: Duration) {
     let found = if verdict.why.is_empty() { brief(|finding| &finding.found) } else { verdict.why.clone() };
     let mark = if verdict.kept.is_some() { "  DIFFERENT" } else { "" };
     println!("{name:24} {expected:44} {found:44} {}{mark}", seconds(time));
+    print!("{}", verdict.timeline);
     let Some(kept) = &verdict.kept else { return };
     for finding in verdict.findings.iter().filter(|finding| !finding.equal) {
         println!("  {}: expected [{}]", finding.what, finding.expected.join("; "));

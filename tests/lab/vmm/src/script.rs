@@ -74,6 +74,7 @@ fn perform(processes: &mut Processes, line: &str) -> Result<()> {
         Some(process) => process,
         None => processes.entry(name.to_owned()).or_insert(start()?),
     };
+    mark(command)?;
     writeln!(process.commands, "{command}").with_context(|| format!("process {name} is gone"))?;
     process.owed.push(command.to_owned());
     if waits { settle(name, process) } else { Ok(()) }
@@ -111,6 +112,14 @@ fn kill(processes: &mut Processes, name: &str) -> Result<()> {
     let status = process.child.wait().context("cannot wait")?;
     tell(name, "kill", &status.to_string());
     Ok(())
+}
+
+/// Writes `lab-vmm: SECONDS COMMAND` into the kernel's log: when it was given, and what time it is on the clock of
+/// all else, where the log has a clock of its own.
+fn mark(command: &str) -> Result<()> {
+    let now = rustix::time::clock_gettime(ClockId::Monotonic);
+    let line = format!("<6>lab-vmm: {}.{:09} {command}\n", now.tv_sec, now.tv_nsec);
+    fs::write("/dev/kmsg", line).context("cannot write to the kernel's log")
 }
 
 /// `SECONDS PROCESS COMMAND -> ANSWER`, on the clock that the software module uses.
