@@ -9,7 +9,7 @@ use crate::{
         verdict::{Verdict, hook},
     },
     source::event::Event,
-    view::stack::KernelSymbols,
+    view::stack::{KernelSymbols, in_process},
 };
 
 fn life(event: &TdLife) -> Value {
@@ -29,11 +29,12 @@ fn life(event: &TdLife) -> Value {
     })
 }
 
-/// A violation as [`event`] gives it, and the kernel's functions of its stack by name: the addresses mean something
-/// only as long as this kernel runs.
+/// A violation as [`event`] gives it, and the places in its stacks by name: the addresses mean something only as long
+/// as this kernel and this process run.
 pub fn violation(verdict: &Verdict, symbols: &KernelSymbols) -> Value {
     let mut object = json!(verdict);
     object["kernel_functions"] = verdict.kernel_stack.iter().map(|at| symbols.name(*at)).collect();
+    object["user_functions"] = in_process(verdict.tgid, &verdict.user_stack).into();
     object
 }
 
