@@ -4,11 +4,13 @@
 //! Nothing here knows what septwatch does: it is put into the machine and its output is compared. What is fetched
 //! or built goes to the cache (`place`), keyed by all that it was made of.
 
+mod batch;
 mod bochs;
 mod boot;
 mod guest;
 mod kernel;
 mod machine;
+mod matrix;
 mod mirror;
 mod oracle;
 mod place;
@@ -22,6 +24,8 @@ use std::process::ExitCode;
 use anyhow::{Result, ensure};
 use clap::{Args, Subcommand};
 
+use runner::{Boot, Outcome};
+
 /// The release that is built when none is asked for.
 const DEFAULT_RELEASE: &str = "7.3";
 
@@ -34,6 +38,8 @@ pub enum Task {
     Machine,
     /// Run scenarios, two machines side by side, and print for each what was expected and what was found.
     Run(Run),
+    /// Run the fault matrix: every leaf, every way it can fail, every way a page can leave.
+    Matrix(MatrixRun),
     /// Boot a machine with a shell on this terminal's output; commands come from a file or stdin.
     Shell(Shell),
     /// Name the scenarios.
@@ -70,6 +76,24 @@ pub struct Run {
 }
 
 #[derive(Args)]
+pub struct MatrixRun {
+    /// Only cases whose name contains one of these, for example `MEM_TRACK` or `lie-nothing.punch`.
+    #[arg(value_name = "PART")]
+    parts: Vec<String>,
+    /// Name the cases, and run none.
+    #[arg(long)]
+    list: bool,
+    #[command(flatten)]
+    kernel: Kernel,
+    /// Keep the files of every case, not only of those that failed.
+    #[arg(long)]
+    keep: bool,
+    /// Put this septwatch into the machines instead of building the tree's.
+    #[arg(long, value_name = "PROGRAM")]
+    septwatch: Option<PathBuf>,
+}
+
+#[derive(Args)]
 pub struct Shell {
     #[command(flatten)]
     kernel: Kernel,
@@ -94,6 +118,7 @@ pub fn run(task: Task) -> Result<ExitCode> {
             println!("machine: {}", bochs.program.display());
         }
         Task::Run(options) => return run_scenarios(&options),
+        Task::Matrix(options) => return run_matrix(&options),
         Task::Shell(options) => {
             let image = kernel::ensure(&options.kernel.source()?)?;
             runner::shell(&image, options.commands.as_deref())?;
@@ -119,7 +144,38 @@ fn run_scenarios(options: &Run) -> Result<ExitCode> {
         scenarios.retain(|scenario| options.scenarios.contains(&scenario.name));
     }
     let image = kernel::ensure(&options.kernel.source()?)?;
-    runner::run(&image, scenarios, options.keep, options.septwatch.as_deref())
+    let (mine, others): (Vec<_>, Vec<_>) =
+        scenarios.into_iter().partition(|scenario| scenario.is_for(&image.name));
+    for scenario in &others {
+        println!("{:24} skipped: made for {}", scenario.name, scenario.kernels.join(", "));
+    }
+    let boots = mine.into_iter().map(|scenario| Boot::Scenario(Box::new(scenario))).collect();
+    let outcome = runner::run(&image, boots, options.keep, options.septwatch.as_deref())?;
+    Ok(tell(&outcome, others.len()))
+}
+
+fn run_matrix(options: &MatrixRun) -> Result<ExitCode> {
+    let source = options.kernel.source()?;
+    let mut cases = matrix::cases(&source.name)?;
+    if !options.parts.is_empty() {
+        cases.retain(|case| options.parts.iter().any(|part| case.name.contains(part.as_str())));
+        ensure!(!cases.is_empty(), "no case of the matrix has such a name: `cargo xtask lab matrix --list`");
+    }
+    if options.list {
+        for case in &cases {
+            println!("{}", case.name);
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let image = kernel::ensure(&source)?;
+    let boots = batch::halves("matrix", cases);
+    let outcome = runner::run(&image, boots, options.keep, options.septwatch.as_deref())?;
+    Ok(tell(&outcome, 0))
+}
+
+fn tell(outcome: &Outcome, skipped: usize) -> ExitCode {
+    println!("{} passed, {} failed, {skipped} skipped", outcome.passed.len(), outcome.failed.len());
+    if outcome.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 impl Kernel {

@@ -95,7 +95,8 @@ pub fn cd(image: &Image, septwatch: Option<&Path>) -> Result<PathBuf> {
                 initrd.file(&format!("modules/{}", name.display()), &from)?;
             }
         }
-        let folder = place::folder("boot")?;
+        // Not in the cache: another tree's programs are others, and its machines may be booting.
+        let folder = target_folder().join("lab");
         let archive = folder.join(format!("{}.cpio", image.name));
         initrd.write(&archive)?;
         let cd = folder.join(format!("{}.iso", image.name));
