@@ -25,7 +25,7 @@ use std::process::ExitCode;
 use anyhow::{Result, ensure};
 use clap::{Args, Subcommand};
 
-use runner::{Boot, Outcome};
+use runner::{Outcome, Work};
 
 /// The release that is built when none is asked for.
 const DEFAULT_RELEASE: &str = "7.3";
@@ -146,7 +146,7 @@ fn run_scenarios(options: &Run) -> Result<ExitCode> {
         floor::of_scenarios(scenarios, &image.name)
     } else {
         scenarios.retain(|scenario| options.scenarios.contains(&scenario.name));
-        scenarios.into_iter().map(|scenario| Boot::Scenario(Box::new(scenario))).collect()
+        scenarios.into_iter().map(|scenario| Work::Scenario(Box::new(scenario))).collect()
     };
     let outcome = runner::run(&image, boots, options.keep, options.septwatch.as_deref())?;
     Ok(tell(&outcome))

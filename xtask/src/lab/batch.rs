@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use super::oracle::{Finding, JSON};
-use super::runner::Boot;
+use super::runner::Work;
 use super::scenario::Expectation;
 
 /// One of many.
@@ -23,17 +23,17 @@ pub struct Case {
 }
 
 /// Two machines' work: every other case. One machine's, if there are but a few.
-pub fn halves(name: &str, cases: Vec<Case>) -> Vec<Boot> {
+pub fn halves(name: &str, cases: Vec<Case>) -> Vec<Work> {
     const FEW: usize = 4;
     if cases.len() <= FEW {
-        return vec![Boot::Cases(name.to_owned(), cases)];
+        return vec![Work::Cases(name.to_owned(), cases)];
     }
     let mut halves = [Vec::new(), Vec::new()];
     for (n, case) in cases.into_iter().enumerate() {
         halves[n % 2].push(case);
     }
     let named = halves.into_iter().enumerate();
-    named.map(|(n, cases)| Boot::Cases(format!("{name}-{}", n + 1), cases)).collect()
+    named.map(|(n, cases)| Work::Cases(format!("{name}-{}", n + 1), cases)).collect()
 }
 
 /// The script of them all.

@@ -8,7 +8,7 @@ use clap::ValueEnum;
 
 use super::batch::{self, Case};
 use super::kernel::{self, Image};
-use super::runner::{self, Boot};
+use super::runner::{self, Work};
 use super::scenario::Scenario;
 use super::{DEFAULT_RELEASE, bochs, matrix, scenario, source};
 use crate::test::Count;
@@ -66,7 +66,7 @@ fn on(image: &Image, septwatch: &Path) -> Result<Count> {
 }
 
 /// The machines for these scenarios, long ones first. Those that are made for other kernels are no tests of this one.
-pub fn of_scenarios(scenarios: Vec<Scenario>, kernel: &str) -> Vec<Boot> {
+pub fn of_scenarios(scenarios: Vec<Scenario>, kernel: &str) -> Vec<Work> {
     let (together, alone): (Vec<_>, Vec<_>) = scenarios
         .into_iter()
         .filter(|scenario| scenario.is_for(kernel))
@@ -76,7 +76,7 @@ pub fn of_scenarios(scenarios: Vec<Scenario>, kernel: &str) -> Vec<Boot> {
         name: scenario.name,
         script: scenario.script,
     };
-    let mut boots: Vec<Boot> = alone.into_iter().map(|scenario| Boot::Scenario(Box::new(scenario))).collect();
+    let mut boots: Vec<Work> = alone.into_iter().map(|scenario| Work::Scenario(Box::new(scenario))).collect();
     boots.extend(batch::halves("scenarios", together.into_iter().map(case).collect()));
     boots
 }

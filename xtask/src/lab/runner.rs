@@ -33,7 +33,7 @@ struct Job<'a> {
 }
 
 /// What one machine does.
-pub enum Boot {
+pub enum Work {
     Scenario(Box<Scenario>),
     /// Many cases, one after the other, under a name for the whole.
     Cases(String, Vec<Case>),
@@ -50,7 +50,7 @@ pub struct Outcome {
 ///
 /// # Errors
 /// A machine cannot be prepared or started.
-pub fn run(image: &Image, boots: Vec<Boot>, keep: bool, septwatch: Option<&Path>) -> Result<Outcome> {
+pub fn run(image: &Image, boots: Vec<Work>, keep: bool, septwatch: Option<&Path>) -> Result<Outcome> {
     let bochs = bochs::ensure()?;
     let cd = guest::cd(image, septwatch)?;
     let start = Instant::now();
@@ -73,24 +73,24 @@ pub fn run(image: &Image, boots: Vec<Boot>, keep: bool, septwatch: Option<&Path>
     Ok(outcome.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
 }
 
-fn work(job: &Job<'_>, queue: &Mutex<VecDeque<Boot>>, outcome: &Mutex<Outcome>) -> Result<()> {
+fn work(job: &Job<'_>, queue: &Mutex<VecDeque<Work>>, outcome: &Mutex<Outcome>) -> Result<()> {
     loop {
         let next = queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop_front();
         let Some(boot) = next else { return Ok(()) };
         let start = Instant::now();
         let verdicts = match &boot {
-            Boot::Scenario(scenario) => {
+            Work::Scenario(scenario) => {
                 let verdict = one(job, scenario).with_context(|| format!("scenario {}", scenario.name))?;
                 vec![(scenario.name.clone(), verdict)]
             }
-            Boot::Cases(name, cases) => many(job, name, cases).with_context(|| format!("batch {name}"))?,
+            Work::Cases(name, cases) => many(job, name, cases).with_context(|| format!("batch {name}"))?,
         };
         let mut outcome = outcome.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Boot::Cases(name, cases) = &boot {
+        if let Work::Cases(name, cases) = &boot {
             println!("{name:24} {} cases {}", cases.len(), seconds(start.elapsed()));
         }
         for (name, verdict) in verdicts {
-            let alone = matches!(boot, Boot::Scenario(_));
+            let alone = matches!(boot, Work::Scenario(_));
             if alone || verdict.kept.is_some() {
                 tell(&name, &verdict, alone.then(|| start.elapsed()));
             }
