@@ -47,7 +47,7 @@ pub fn run() -> Result<ExitCode> {
     }
     println!("\n== tests");
     let start = Instant::now();
-    let count = test::floors(&test::Options { strict: true, floors: Vec::new() })?;
+    let count = test::floors(&test::Options { strict: true, ..test::Options::default() })?;
     told.push(format!(
         "tests: {}, {}",
         if count.is_good(true) { "good" } else { "FAILED" },

@@ -4,11 +4,15 @@
 //! Nothing here knows what septwatch does: it is put into the machine and its output is compared. What is fetched
 //! or built goes to the cache (`place`), keyed by all that it was made of.
 
+mod batch;
 mod bochs;
 mod boot;
+pub mod floor;
 mod guest;
 mod kernel;
 mod machine;
+mod machines;
+mod matrix;
 mod mirror;
 mod oracle;
 mod place;
@@ -26,6 +30,8 @@ use std::process::ExitCode;
 use anyhow::{Result, ensure};
 use clap::{Args, Subcommand};
 
+use runner::{How, Outcome, Work};
+
 /// The release that is built when none is asked for.
 const DEFAULT_RELEASE: &str = "7.3";
 
@@ -38,6 +44,8 @@ pub enum Task {
     Machine,
     /// Run scenarios, two machines side by side, and print for each what was expected and what was found.
     Run(Run),
+    /// Run the fault matrix: every leaf, every way it can fail, every way a page can leave.
+    Matrix(MatrixRun),
     /// Boot a machine with a shell on this terminal's output; commands come from a file or stdin.
     Shell(Shell),
     /// Name the scenarios.
@@ -60,12 +68,30 @@ pub struct Run {
     /// Scenarios by name; each with a timeline of what happened.
     #[arg(value_name = "SCENARIO", required_unless_present = "all")]
     scenarios: Vec<String>,
-    /// Every scenario that is made for this kernel.
+    /// Every scenario that is made for this kernel; those that need no machine of their own share one.
     #[arg(long, conflicts_with = "scenarios")]
     all: bool,
     #[command(flatten)]
     kernel: Kernel,
     /// Keep the files of every machine, not only of those that failed.
+    #[arg(long)]
+    keep: bool,
+    /// Put this septwatch into the machines instead of building the tree's.
+    #[arg(long, value_name = "PROGRAM")]
+    septwatch: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub struct MatrixRun {
+    /// Only cases whose name contains one of these, for example `MEM_TRACK` or `lie-nothing.punch`.
+    #[arg(value_name = "PART")]
+    parts: Vec<String>,
+    /// Name the cases, and run none.
+    #[arg(long)]
+    list: bool,
+    #[command(flatten)]
+    kernel: Kernel,
+    /// Keep the files of every case, not only of those that failed.
     #[arg(long)]
     keep: bool,
     /// Put this septwatch into the machines instead of building the tree's.
@@ -98,6 +124,7 @@ pub fn run(task: Task) -> Result<ExitCode> {
             println!("machine: {}", bochs.program.display());
         }
         Task::Run(options) => return run_scenarios(&options),
+        Task::Matrix(options) => return run_matrix(&options),
         Task::Shell(options) => {
             let image = kernel::ensure(&options.kernel.source()?)?;
             runner::shell(&image, options.commands.as_deref())?;
@@ -113,17 +140,47 @@ pub fn run(task: Task) -> Result<ExitCode> {
 
 fn run_scenarios(options: &Run) -> Result<ExitCode> {
     let mut scenarios = scenario::all()?;
-    if !options.all {
-        for name in &options.scenarios {
-            ensure!(
-                scenarios.iter().any(|scenario| scenario.name == *name),
-                "there is no scenario `{name}`: `cargo xtask lab list` names them"
-            );
-        }
-        scenarios.retain(|scenario| options.scenarios.contains(&scenario.name));
+    for name in &options.scenarios {
+        ensure!(
+            scenarios.iter().any(|scenario| scenario.name == *name),
+            "there is no scenario `{name}`: `cargo xtask lab list` names them"
+        );
     }
     let image = kernel::ensure(&options.kernel.source()?)?;
-    runner::run(&image, scenarios, options.keep, !options.all, options.septwatch.as_deref())
+    let boots = if options.all {
+        floor::of_scenarios(scenarios, &image.name)
+    } else {
+        scenarios.retain(|scenario| options.scenarios.contains(&scenario.name));
+        scenarios.into_iter().map(|scenario| Work::Scenario(Box::new(scenario))).collect()
+    };
+    let how = How { keep: options.keep, timelines: !options.all, septwatch: options.septwatch.as_deref() };
+    let outcome = runner::run(&image, boots, how)?;
+    Ok(tell(&outcome))
+}
+
+fn run_matrix(options: &MatrixRun) -> Result<ExitCode> {
+    let source = options.kernel.source()?;
+    let mut cases = matrix::cases(&source.name)?;
+    if !options.parts.is_empty() {
+        cases.retain(|case| options.parts.iter().any(|part| case.name.contains(part.as_str())));
+        ensure!(!cases.is_empty(), "no case of the matrix has such a name: `cargo xtask lab matrix --list`");
+    }
+    if options.list {
+        for case in &cases {
+            println!("{}", case.name);
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let image = kernel::ensure(&source)?;
+    let boots = batch::halves("matrix", cases);
+    let how = How { keep: options.keep, timelines: false, septwatch: options.septwatch.as_deref() };
+    let outcome = runner::run(&image, boots, how)?;
+    Ok(tell(&outcome))
+}
+
+fn tell(outcome: &Outcome) -> ExitCode {
+    println!("{} passed, {} failed", outcome.passed.len(), outcome.failed.len());
+    if outcome.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 impl Kernel {

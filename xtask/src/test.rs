@@ -11,16 +11,20 @@ use std::time::Instant;
 use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
 
+use crate::lab::{self, floor::Kernels};
 use crate::step::seconds;
 use crate::{build, run, setup};
 pub use libtest::Count;
 
 /// What `test` is asked for.
-#[derive(Args)]
+#[derive(Args, Default)]
 pub struct Options {
     /// A test or a floor that cannot run is a failure.
     #[arg(long)]
     pub strict: bool,
+    /// Which kernels the lab boots.
+    #[arg(long, value_enum, default_value_t, value_name = "WHICH")]
+    pub kernels: Kernels,
     /// Which floors; all where none is given.
     #[arg(value_enum, value_name = "FLOOR")]
     pub floors: Vec<Floor>,
@@ -35,6 +39,9 @@ pub enum Floor {
     /// As root on the running kernel: the demo path, with the real binary.
     #[value(name = "2")]
     RunningKernel,
+    /// In the lab: unmodified KVM on an emulated machine.
+    #[value(name = "3")]
+    Lab,
 }
 
 impl Floor {
@@ -42,6 +49,7 @@ impl Floor {
         match self {
             Self::Anywhere => 1,
             Self::RunningKernel => 2,
+            Self::Lab => 3,
         }
     }
 
@@ -49,7 +57,7 @@ impl Floor {
     ///
     /// # Errors
     /// Why it cannot run here.
-    fn prepare(self) -> Result<()> {
+    fn prepare(self, kernels: Kernels) -> Result<()> {
         match self {
             Self::Anywhere => Ok(()),
             Self::RunningKernel => {
@@ -59,22 +67,26 @@ impl Floor {
                 );
                 setup::for_running()
             }
+            Self::Lab => lab::floor::prepare(kernels),
         }
     }
 
-    /// The arguments of `cargo test`, and those of the test programs.
-    fn arguments(self) -> (&'static [&'static str], &'static [&'static str]) {
+    fn run(self, septwatch: &Path, kernels: Kernels) -> Result<Count> {
         match self {
             Self::Anywhere => {
-                (&["--workspace", "--exclude", "septwatch-ebpf", "--exclude", "septwatch-tests"], &[])
+                let packages = ["--workspace", "--exclude", "septwatch-ebpf", "--exclude", "septwatch-tests"];
+                Self::cargo_test(septwatch, &packages, &[])
             }
             // One after the other: there is one ledger on a host, and one lock on it.
-            Self::RunningKernel => (&["--package", "septwatch-tests"], &["--test-threads=1"]),
+            Self::RunningKernel => {
+                Self::cargo_test(septwatch, &["--package", "septwatch-tests"], &["--test-threads=1"])
+            }
+            Self::Lab => lab::floor::run(kernels, septwatch),
         }
     }
 
-    fn run(self, septwatch: &Path) -> Result<Count> {
-        let (for_cargo, for_tests) = self.arguments();
+    /// `cargo test` with these arguments, and the test programs with those.
+    fn cargo_test(septwatch: &Path, for_cargo: &[&str], for_tests: &[&str]) -> Result<Count> {
         let mut cargo = setup::cargo()?;
         // Release: the property tests go through a million operations.
         cargo
@@ -144,8 +156,8 @@ pub fn floors(options: &Options) -> Result<Count> {
     for floor in floors {
         let start = Instant::now();
         let name = format!("floor {}", floor.number());
-        let count = match floor.prepare() {
-            Ok(()) => floor.run(&septwatch)?,
+        let count = match floor.prepare(options.kernels) {
+            Ok(()) => floor.run(&septwatch, options.kernels)?,
             Err(why) => Count { skipped: vec![format!("all of it: {why:#}")], ..Count::default() },
         };
         println!("{name}: {count} in {}", seconds(start.elapsed()));

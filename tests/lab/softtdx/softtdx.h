@@ -26,7 +26,7 @@
 #define pr_fmt(fmt) "softtdx: " fmt
 
 #define SOFTTDX_MAX_TDS		64
-#define SOFTTDX_MAX_HKIDS	64
+#define SOFTTDX_MAX_HKIDS	256	/* KVM keeps one for each TD whose end fails */
 #define SOFTTDX_TDCS_PAGES	4	/* SYS.RD TDCS_BASE_SIZE */
 #define SOFTTDX_TDVPS_PAGES	6	/* SYS.RD TDVPS_BASE_SIZE */
 #define SOFTTDX_SEPT_LEVELS	5	/* 0 is the 4 KiB entry */

@@ -31,8 +31,9 @@ const OUT_CYLINDERS: u64 = 256;
 /// The console says this when the second disk holds all that is to come out.
 pub const DONE: &str = "LAB-DONE";
 
-/// MSR 0x87, IA32_MKTME_KEYID_PARTITIONING: no MKTME key ids, 48 of TDX. The columns are in Bochs' msrs.def.
-const MSRS: &str = "0x087     0    00000030   00000000    00000000   00000000   00000000   00000000\n";
+/// MSR 0x87, IA32_MKTME_KEYID_PARTITIONING: no MKTME key ids, 255 of TDX (`SOFTTDX_MAX_HKIDS` less one). The columns
+/// are in Bochs' msrs.def.
+const MSRS: &str = "0x087     0    000000ff   00000000    00000000   00000000   00000000   00000000\n";
 
 /// How often the console is looked at.
 const POLL: Duration = Duration::from_millis(50);

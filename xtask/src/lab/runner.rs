@@ -1,25 +1,23 @@
-//! Runs scenarios, two machines side by side, and tells how they came out.
+//! Runs scenarios and batches of cases, two machines side by side, and tells how they came out.
 
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 
-use super::bochs;
-use super::guest::{self, Boot, Programs, RUN_SCENARIO};
+use super::batch::{self, Case};
+use super::guest::{self, RUN_SCENARIO};
 use super::kernel::Image;
-use super::machine::{Emulator, End, Machine};
+use super::machine::End;
+use super::machines::{Machines, Wanted};
 use super::oracle::{self, Finding};
-use super::place;
-use super::scenario::{Kind, Scenario, Vmm};
-use super::{tcg, timeline};
-use crate::step::seconds;
+use super::scenario::{Expectation, Scenario};
+use super::{place, timeline};
+use crate::step::{note, seconds};
 
 /// Machines at a time.
 const SIDE_BY_SIDE: usize = 2;
@@ -27,79 +25,60 @@ const SIDE_BY_SIDE: usize = 2;
 /// How long a shell's commands may take.
 const SHELL_LIMIT: Duration = Duration::from_secs(3600);
 
+/// How a run is to be.
+#[derive(Clone, Copy, Default)]
+pub struct How<'a> {
+    /// Keep the files of every machine, not only of those that failed.
+    pub keep: bool,
+    /// Tell of each scenario that has a machine for itself what happened, by time.
+    pub timelines: bool,
+    /// Put this septwatch into the machines instead of building the tree's.
+    pub septwatch: Option<&'a Path>,
+}
+
 struct Job<'a> {
     image: &'a Image,
     machines: &'a Machines,
-    keep: bool,
-    timelines: bool,
+    how: How<'a>,
 }
 
-/// What the scenarios of a run need: emulators, and what each kind of machine boots from.
-#[derive(Default)]
-struct Machines {
-    emulators: BTreeMap<Kind, Emulator>,
-    boots: BTreeMap<(Kind, Vmm), Boot>,
+/// What one machine does.
+pub enum Work {
+    Scenario(Box<Scenario>),
+    /// Many cases, one after the other, under a name for the whole.
+    Cases(String, Vec<Case>),
 }
 
-impl Machines {
-    fn prepare(
-        image: &Image,
-        septwatch: Option<&Path>,
-        wanted: impl IntoIterator<Item = (Kind, Vmm)>,
-    ) -> Result<Self> {
-        let mut machines = Self::default();
-        let mut programs = None;
-        for (kind, vmm) in wanted {
-            if let Entry::Vacant(emulator) = machines.emulators.entry(kind) {
-                emulator.insert(match kind {
-                    Kind::Bochs => Emulator::Bochs(bochs::ensure()?),
-                    Kind::Qemu => tcg::ensure().map(|()| Emulator::Tcg)?,
-                });
-            }
-            if let Entry::Vacant(boot) = machines.boots.entry((kind, vmm)) {
-                let programs = match &programs {
-                    Some(programs) => programs,
-                    None => programs.insert(Programs::build(septwatch)?),
-                };
-                boot.insert(programs.boot(image, vmm, kind)?);
-            }
+impl Work {
+    fn wanted(&self) -> Wanted {
+        match self {
+            Self::Scenario(scenario) => (scenario.machine, scenario.vmm),
+            Self::Cases(..) => Wanted::default(),
         }
-        Ok(machines)
-    }
-
-    fn machine(&self, kind: Kind, vmm: Vmm, folder: &Path, input: &Path, cpus: u32) -> Result<Machine> {
-        let prepared = self.emulators.get(&kind).zip(self.boots.get(&(kind, vmm)));
-        let (emulator, boot) = prepared.context("a kind of machine that was not prepared")?;
-        Machine::prepare(emulator, folder, boot, input, cpus)
     }
 }
 
-/// Boots one machine per scenario and prints the table.
+/// How all came out, by name.
+#[derive(Default)]
+pub struct Outcome {
+    pub passed: Vec<String>,
+    pub failed: Vec<String>,
+}
+
+/// Boots the machines, the first of them first, and prints the table.
 ///
 /// # Errors
 /// A machine cannot be prepared or started.
-pub fn run(
-    image: &Image,
-    scenarios: Vec<Scenario>,
-    keep: bool,
-    timelines: bool,
-    septwatch: Option<&Path>,
-) -> Result<ExitCode> {
-    let (mine, others): (Vec<_>, Vec<_>) =
-        scenarios.into_iter().partition(|scenario| scenario.is_for(&image.name));
-    for scenario in &others {
-        println!("{:24} skipped: made for {}", scenario.name, scenario.kernels.join(", "));
-    }
-    let wanted = mine.iter().map(|scenario| (scenario.machine, scenario.vmm));
-    let machines = Machines::prepare(image, septwatch, wanted)?;
+pub fn run(image: &Image, boots: Vec<Work>, how: How<'_>) -> Result<Outcome> {
+    let machines = Machines::prepare(image, how.septwatch, boots.iter().map(Work::wanted))?;
     let start = Instant::now();
-    let job = Job { image, machines: &machines, keep, timelines };
-    let queue = Mutex::new(VecDeque::from(mine));
-    let totals = Mutex::new((0, 0));
+    let job = Job { image, machines: &machines, how };
+    let queue = Mutex::new(VecDeque::from(boots));
+    let outcome = Mutex::new(Outcome::default());
     println!("{:24} {:44} {:44} time", format!("scenario on {}", image.name), "expected", "found");
     std::thread::scope(|scope| {
         let workers: Vec<_> =
-            (0..SIDE_BY_SIDE).map(|_| scope.spawn(|| work(&job, &queue, &totals))).collect();
+            (0..SIDE_BY_SIDE).map(|_| scope.spawn(|| work(&job, &queue, &outcome))).collect();
         for worker in workers {
             match worker.join() {
                 Ok(result) => result?,
@@ -108,24 +87,37 @@ pub fn run(
         }
         Ok(())
     })?;
-    let (passed, failed) = *totals.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     println!("all in {}", seconds(start.elapsed()));
-    println!("{passed} passed, {failed} failed, {} skipped", others.len());
-    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(outcome.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
 }
 
-fn work(job: &Job<'_>, queue: &Mutex<VecDeque<Scenario>>, totals: &Mutex<(u32, u32)>) -> Result<()> {
+fn work(job: &Job<'_>, queue: &Mutex<VecDeque<Work>>, outcome: &Mutex<Outcome>) -> Result<()> {
     loop {
         let next = queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop_front();
-        let Some(scenario) = next else { return Ok(()) };
+        let Some(boot) = next else { return Ok(()) };
         let start = Instant::now();
-        let verdict = one(job, &scenario).with_context(|| format!("scenario {}", scenario.name))?;
-        let mut totals = totals.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        tell(&scenario.name, &verdict, start.elapsed());
-        if verdict.kept.is_none() {
-            totals.0 += 1;
-        } else {
-            totals.1 += 1;
+        let verdicts = match &boot {
+            Work::Scenario(scenario) => {
+                let verdict = one(job, scenario, boot.wanted())
+                    .with_context(|| format!("scenario {}", scenario.name))?;
+                vec![(scenario.name.clone(), verdict)]
+            }
+            Work::Cases(name, cases) => many(job, name, cases).with_context(|| format!("batch {name}"))?,
+        };
+        let mut outcome = outcome.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Work::Cases(name, cases) = &boot {
+            println!("{name:24} {} cases {}", cases.len(), seconds(start.elapsed()));
+        }
+        for (name, verdict) in verdicts {
+            let alone = matches!(boot, Work::Scenario(_));
+            if alone || verdict.kept.is_some() {
+                tell(&name, &verdict, alone.then(|| start.elapsed()));
+            }
+            if verdict.kept.is_none() {
+                outcome.passed.push(name);
+            } else {
+                outcome.failed.push(name);
+            }
         }
     }
 }
@@ -135,41 +127,124 @@ struct Verdict {
     findings: Vec<Finding>,
     /// Why there are no findings; empty when there are.
     why: String,
-    /// What happened in the machine, where that was asked for.
+    /// What happened, where that is to be told.
     timeline: String,
     /// Where the machine's files are, when something differed.
     kept: Option<PathBuf>,
 }
 
-fn one(job: &Job<'_>, scenario: &Scenario) -> Result<Verdict> {
-    let folder = tempfile::Builder::new().prefix(&scenario.name).tempdir_in(place::folder("runs")?);
+/// A machine that ran, and where its files are.
+struct Ran {
+    folder: tempfile::TempDir,
+    /// Why there is nothing to compare.
+    why: Option<String>,
+}
+
+impl Ran {
+    fn out(&self) -> PathBuf {
+        self.folder.path().join("out")
+    }
+}
+
+/// Boots a machine that runs this script, with what its console says going to `watch`.
+fn boot(
+    job: &Job<'_>,
+    wanted: Wanted,
+    name: &str,
+    script: &str,
+    (cpus, limit): (u32, u64),
+    watch: impl FnMut(&str),
+) -> Result<Ran> {
+    let folder = tempfile::Builder::new().prefix(name).tempdir_in(place::folder("runs")?);
     let folder = folder.context("no folder for the machine")?;
     let input = folder.path().join("in");
     fs::create_dir(&input).context("no folder for the machine's input")?;
     fs::write(input.join("run"), RUN_SCENARIO).context("cannot write the machine's input")?;
-    fs::write(input.join("script"), &scenario.script).context("cannot write the machine's input")?;
-    let mut machine =
-        job.machines.machine(scenario.machine, scenario.vmm, folder.path(), &input, scenario.cpus)?;
-    let end = machine.run(Duration::from_secs(scenario.seconds), |_| ())?;
-    let out = folder.path().join("out");
-    let (findings, why) = match end {
+    fs::write(input.join("script"), script).context("cannot write the machine's input")?;
+    let mut machine = job.machines.machine(wanted, folder.path(), &input, cpus)?;
+    let why = match machine.run(Duration::from_secs(limit), watch)? {
         End::Done => {
-            machine.unpack(&out)?;
-            match oracle::judge(&out, scenario.expected(&job.image.name)) {
-                Ok(findings) => (findings, String::new()),
-                Err(error) => (Vec::new(), format!("{error:#}")),
-            }
+            machine.unpack(&folder.path().join("out"))?;
+            None
         }
-        End::TimedOut => (Vec::new(), format!("not done after {} s", scenario.seconds)),
-        End::Died => (Vec::new(), "the machine ended before it was done".to_owned()),
+        End::TimedOut => Some(format!("not done after {limit} s")),
+        End::Died => Some("the machine ended before it was done".to_owned()),
     };
-    let timeline = if job.timelines { timeline::of(&out) } else { String::new() };
-    let equal = why.is_empty() && findings.iter().all(|finding| finding.equal);
-    let kept = guest::target_folder().join("lab/kept").join(&job.image.name).join(&scenario.name);
-    if !equal || job.keep {
-        keep(folder.path(), &kept)?;
+    Ok(Ran { folder, why })
+}
+
+fn one(job: &Job<'_>, scenario: &Scenario, wanted: Wanted) -> Result<Verdict> {
+    let limits = (scenario.cpus, scenario.seconds);
+    let ran = boot(job, wanted, &scenario.name, &scenario.script, limits, |_| ())?;
+    let judged = match &ran.why {
+        Some(why) => Err(why.clone()),
+        None => oracle::judge(&ran.out(), scenario.expected(&job.image.name))
+            .map_err(|error| format!("{error:#}")),
+    };
+    let mut verdict = verdict(job, &scenario.name, judged, ran.folder.path())?;
+    if job.how.timelines {
+        verdict.timeline = timeline::of(&ran.out());
     }
-    Ok(Verdict { findings, why, timeline, kept: (!equal).then_some(kept) })
+    Ok(verdict)
+}
+
+/// How long a batch may take.
+const BATCH_LIMIT: u64 = 1800;
+
+/// How often a batch says how far it is.
+const PROGRESS: Duration = Duration::from_secs(30);
+
+/// A verdict for each case, and one for the machine as a whole.
+fn many(job: &Job<'_>, name: &str, cases: &[Case]) -> Result<Vec<(String, Verdict)>> {
+    let mut begun = 0;
+    let mut told = Instant::now();
+    let ran = boot(job, Wanted::default(), name, &batch::script(cases), (1, BATCH_LIMIT), |text| {
+        begun += text.matches("lab: case ").count();
+        if told.elapsed() >= PROGRESS {
+            told = Instant::now();
+            note(name, format_args!("case {begun} of {}", cases.len()));
+        }
+    })?;
+    let out = ran.out();
+    let whole = match &ran.why {
+        Some(why) => Err(format!("{why}, in case {begun} of {}", cases.len())),
+        None => {
+            batch::take_apart(&out, cases).and_then(|()| whole(&out)).map_err(|error| format!("{error:#}"))
+        }
+    };
+    let mut verdicts = vec![(name.to_owned(), verdict(job, name, whole, ran.folder.path())?)];
+    for case in cases {
+        let folder = out.join("cases").join(&case.name);
+        let judged = of_case(&folder, &case.expected).map_err(|error| format!("{error:#}"));
+        verdicts.push((case.name.clone(), verdict(job, &case.name, judged, &folder)?));
+    }
+    Ok(verdicts)
+}
+
+fn whole(out: &Path) -> Result<Vec<Finding>> {
+    let json = out.join(oracle::JSON);
+    let text = fs::read_to_string(&json).with_context(|| format!("cannot read {}", json.display()))?;
+    Ok(vec![oracle::exit_code(out)?, oracle::whole(&text)])
+}
+
+fn of_case(folder: &Path, expected: &Expectation) -> Result<Vec<Finding>> {
+    ensure!(folder.join("script").is_file(), "it was not run to its end");
+    let mut findings = oracle::compare(folder, expected)?;
+    findings.push(batch::undisturbed(folder)?);
+    Ok(findings)
+}
+
+fn verdict(job: &Job<'_>, name: &str, judged: Result<Vec<Finding>, String>, from: &Path) -> Result<Verdict> {
+    let (findings, why) = match judged {
+        Ok(findings) => (findings, String::new()),
+        Err(why) => (Vec::new(), why),
+    };
+    let equal = why.is_empty() && findings.iter().all(|finding| finding.equal);
+    let kept = guest::target_folder().join("lab/kept").join(&job.image.name).join(name);
+    if !equal || job.how.keep {
+        keep(from, &kept)?;
+    }
+    Ok(Verdict { findings, why, timeline: String::new(), kept: (!equal).then_some(kept) })
 }
 
 /// Leaves console, emulator's log and the guest's files where a person finds them.
@@ -188,7 +263,7 @@ fn keep(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-fn tell(name: &str, verdict: &Verdict, time: Duration) {
+fn tell(name: &str, verdict: &Verdict, time: Option<Duration>) {
     let brief = |side: fn(&Finding) -> &[String]| {
         let parts: Vec<String> = verdict.findings.iter().filter_map(|finding| finding.brief(side)).collect();
         if parts.is_empty() { "clean".to_owned() } else { parts.join(", ") }
@@ -196,7 +271,8 @@ fn tell(name: &str, verdict: &Verdict, time: Duration) {
     let expected = brief(|finding| &finding.expected);
     let found = if verdict.why.is_empty() { brief(|finding| &finding.found) } else { verdict.why.clone() };
     let mark = if verdict.kept.is_some() { "  DIFFERENT" } else { "" };
-    println!("{name:24} {expected:44} {found:44} {}{mark}", seconds(time));
+    let time = time.map(seconds).unwrap_or_default();
+    println!("{name:24} {expected:44} {found:44} {time}{mark}");
     print!("{}", verdict.timeline);
     let Some(kept) = &verdict.kept else { return };
     for finding in verdict.findings.iter().filter(|finding| !finding.equal) {
@@ -221,12 +297,12 @@ pub fn shell(image: &Image, commands: Option<&Path>) -> Result<()> {
             std::io::stdin().read_to_string(&mut text).context("cannot read the commands")?;
         }
     }
-    let machines = Machines::prepare(image, None, [(Kind::Bochs, Vmm::Lab)])?;
+    let machines = Machines::prepare(image, None, [Wanted::default()])?;
     let folder = tempfile::tempdir_in(place::folder("runs")?).context("no folder for the machine")?;
     let input = folder.path().join("in");
     fs::create_dir(&input).context("no folder for the machine's input")?;
     fs::write(input.join("run"), text).context("cannot write the machine's input")?;
-    let mut machine = machines.machine(Kind::Bochs, Vmm::Lab, folder.path(), &input, 2)?;
+    let mut machine = machines.machine(Wanted::default(), folder.path(), &input, 2)?;
     let end = machine.run(SHELL_LIMIT, |text| print!("{text}"))?;
     let kept = guest::target_folder().join("lab/kept").join(&image.name).join("shell");
     if end == End::Done {

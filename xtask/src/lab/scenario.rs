@@ -93,6 +93,15 @@ pub struct Expectation {
     /// The verdicts that septwatch must give: names, each once however often it is given.
     #[serde(default)]
     pub verdicts: Vec<String>,
+    /// Frames that were freed while owned, of which septwatch cannot know: the module lied.
+    #[serde(default)]
+    pub hidden: usize,
+    /// Frames that septwatch takes for freed while owned, and they are not: the module lied.
+    #[serde(default)]
+    pub believed: usize,
+    /// Neither the kernel log nor the reuse of freed frames is compared.
+    #[serde(skip)]
+    pub loose: bool,
 }
 
 impl Scenario {

@@ -5,6 +5,7 @@
 //! | command | what happens |
 //! | --- | --- |
 //! | `td NAME [pages=N] [init=N] [open]` | create a TD, measure `init` pages in, finalize (not with `open`) |
+//! | `add NAME PAGE COUNT` | measure pages into an open one |
 //! | `finalize NAME` | finalize an open one |
 //! | `fault NAME PAGE COUNT` | KVM_PRE_FAULT_MEMORY |
 //! | `guest NAME ept=PAGE` | script the guest: touch a page; `accept=PAGE ept=PAGE` accepts first |
@@ -95,6 +96,7 @@ fn perform(tds: &mut Tds, qemus: &mut Qemus, line: &str) -> Result<String> {
 
 fn on_td(td: &mut Td, verb: &str, rest: &[&str]) -> Result<String> {
     match (verb, rest) {
+        ("add", [page, count]) => td.populate(number(page)?, number(count)?)?,
         ("finalize", []) => td.finalize()?,
         ("fault", [page, count]) => {
             let (left, result) = td.pre_fault(number(page)?, number(count)?);
@@ -225,7 +227,7 @@ fn stress(td: &Td, operations: u64, mut seed: u64) -> Result<String> {
 }
 
 /// What a reuse of freed frames needs: somebody who takes memory.
-fn take_memory(mib: u64) -> Result<String> {
+pub fn take_memory(mib: u64) -> Result<String> {
     let mut memory = vec![0u8; usize::try_from(mib << 20)?];
     for page in memory.chunks_mut(4096) {
         page[0] = 1;

@@ -4,6 +4,7 @@
 //! takes commands on stdin (`commands`) and holds the TDs (`td`). One line per call goes to stdout: what, result.
 //! Nothing here may look for violations: it only makes the kernel do things.
 
+mod cases;
 mod commands;
 mod module;
 mod qemu;

@@ -20,7 +20,11 @@ pub fn write(file: &str, line: &str) -> Result<()> {
     fs::write(&path, format!("{line}\n")).with_context(|| format!("cannot write `{line}` to {path}"))
 }
 
-fn read(file: &str) -> Result<String> {
+/// Reads one of the files.
+///
+/// # Errors
+/// The module is not there.
+pub fn read(file: &str) -> Result<String> {
     let path = format!("{FOLDER}/{file}");
     fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))
 }

@@ -4,6 +4,8 @@
 //! - `& COMMAND` does not wait for the answer; `wait` waits for all that are owed.
 //! - `kill NAME` ends a process with SIGKILL, as an operator or the OOM killer does.
 //! - `sleep MS`; `# remark`.
+//! - `case NAME` begins a case of several that one machine runs, `end` ends it: the processes leave, what the software
+//!   module knows is written down, and the module forgets it. A command that cannot be given ends its case only.
 //!
 //! At the end every process is told to leave, which closes what it still holds.
 
@@ -15,6 +17,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use rustix::time::ClockId;
+
+use crate::cases;
 
 /// The process of a command that names none.
 const FIRST: &str = "vmm";
@@ -32,24 +36,53 @@ type Processes = BTreeMap<String, Process>;
 /// Runs the script in this file.
 ///
 /// # Errors
-/// The script cannot be read or has a line that is none, or a process died unasked. What commands answer, also
-/// errors, is only printed: whether it is right is not judged here.
+/// The script cannot be read or has a line that is none, or, outside of cases, a process died unasked. What commands
+/// answer, also errors, is only printed: whether it is right is not judged here.
 pub fn run(path: &str) -> Result<()> {
     let script = fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
     let mut processes = Processes::new();
+    let mut case = None;
+    let mut broken = false;
     for (number, line) in script.lines().enumerate() {
         let line = line.trim();
-        if !line.is_empty() && !line.starts_with('#') {
-            perform(&mut processes, line).with_context(|| format!("{path}:{}: `{line}`", number + 1))?;
+        let at = || format!("{path}:{}: `{line}`", number + 1);
+        if let Some(name) = line.strip_prefix("case ") {
+            cases::begin(name).with_context(at)?;
+            tell("case", name, "begin");
+            case = Some(name);
+            broken = false;
+        } else if line == "end" {
+            let name = case.take().context("no case has begun").with_context(at)?;
+            if let Err(error) = leave(&mut processes) {
+                tell("case", name, &format!("error {error:#}"));
+            }
+            cases::end(name).with_context(at)?;
+            tell("case", name, "end");
+        } else if !line.is_empty() && !line.starts_with('#') && !broken {
+            match (perform(&mut processes, line).with_context(at), case) {
+                (Err(error), Some(name)) => {
+                    tell("case", name, &format!("error {error:#}"));
+                    broken = true;
+                }
+                (result, _) => result?,
+            }
         }
     }
-    settle_all(&mut processes)?;
-    for (name, mut process) in processes {
+    leave(&mut processes)
+}
+
+/// Waits for what is owed, and ends all processes.
+///
+/// # Errors
+/// One of them had ended before.
+fn leave(processes: &mut Processes) -> Result<()> {
+    let settled = settle_all(processes);
+    for (name, mut process) in std::mem::take(processes) {
         let _ = writeln!(process.commands, "exit");
         let status = process.child.wait().context("cannot wait")?;
         tell(&name, "exit", &status.to_string());
     }
-    Ok(())
+    settled
 }
 
 fn perform(processes: &mut Processes, line: &str) -> Result<()> {

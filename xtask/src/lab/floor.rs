@@ -1,0 +1,83 @@
+//! The third floor of the tests: all scenarios and the fault matrix, on one kernel or on all. What needs no machine
+//! of its own (with a second CPU, or another VMM) shares one with others, for septwatch is slow to load where all is emulated.
+
+use std::path::Path;
+
+use anyhow::{Result, ensure};
+use clap::ValueEnum;
+
+use super::batch::{self, Case};
+use super::kernel::{self, Image};
+use super::machines::Wanted;
+use super::runner::{self, How, Work};
+use super::scenario::Scenario;
+use super::{DEFAULT_RELEASE, bochs, matrix, scenario, source};
+use crate::test::Count;
+
+/// Which kernels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Kernels {
+    /// The newest release that the lab builds.
+    #[default]
+    Newest,
+    /// Older ones, too, of which up to 6.18 KVM pins pages.
+    All,
+}
+
+impl Kernels {
+    const fn releases(self) -> &'static [&'static str] {
+        match self {
+            Self::Newest => &[DEFAULT_RELEASE],
+            Self::All => &[DEFAULT_RELEASE, "6.19", "6.18"],
+        }
+    }
+}
+
+/// Builds what is missing.
+///
+/// # Errors
+/// Why the lab cannot run here.
+pub fn prepare(kernels: Kernels) -> Result<()> {
+    ensure!(cfg!(target_arch = "x86_64"), "the lab's machines are x86-64, and their programs are built here");
+    bochs::ensure()?;
+    for release in kernels.releases() {
+        kernel::ensure(&source::released(release)?)?;
+    }
+    Ok(())
+}
+
+/// Runs everything. Names carry the kernel's.
+///
+/// # Errors
+/// A machine cannot be prepared or started.
+pub fn run(kernels: Kernels, septwatch: &Path) -> Result<Count> {
+    let mut total = Count::default();
+    for release in kernels.releases() {
+        let image = kernel::ensure(&source::released(release)?)?;
+        total.add(release, on(&image, septwatch)?);
+    }
+    Ok(total)
+}
+
+fn on(image: &Image, septwatch: &Path) -> Result<Count> {
+    let mut boots = of_scenarios(scenario::all()?, &image.name);
+    boots.extend(batch::halves("matrix", matrix::cases(&image.name)?));
+    let outcome = runner::run(image, boots, How { septwatch: Some(septwatch), ..How::default() })?;
+    Ok(Count { passed: outcome.passed.len(), failed: outcome.failed, skipped: Vec::new() })
+}
+
+/// The machines for these scenarios, long ones first. Those that are made for other kernels are no tests of this one.
+pub fn of_scenarios(scenarios: Vec<Scenario>, kernel: &str) -> Vec<Work> {
+    let (together, alone): (Vec<_>, Vec<_>) = scenarios
+        .into_iter()
+        .filter(|scenario| scenario.is_for(kernel))
+        .partition(|scenario| scenario.cpus == 1 && (scenario.machine, scenario.vmm) == Wanted::default());
+    let case = |scenario: Scenario| Case {
+        expected: scenario.expected(kernel).clone(),
+        name: scenario.name,
+        script: scenario.script,
+    };
+    let mut boots: Vec<Work> = alone.into_iter().map(|scenario| Work::Scenario(Box::new(scenario))).collect();
+    boots.extend(batch::halves("scenarios", together.into_iter().map(case).collect()));
+    boots
+}

@@ -1,0 +1,64 @@
+//! What the scenarios of a run need: emulators, and what each kind of machine boots from.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+
+use super::guest::{Boot, Programs};
+use super::kernel::Image;
+use super::machine::{Emulator, Machine};
+use super::scenario::{Kind, Vmm};
+use super::{bochs, tcg};
+
+/// A machine's kind, and who drives KVM in it.
+pub type Wanted = (Kind, Vmm);
+
+/// Everything to start machines with.
+#[derive(Default)]
+pub struct Machines {
+    emulators: BTreeMap<Kind, Emulator>,
+    boots: BTreeMap<Wanted, Boot>,
+}
+
+impl Machines {
+    /// Builds or fetches what these machines need. `septwatch` is put into them instead of the tree's, where given.
+    ///
+    /// # Errors
+    /// Something cannot be built, fetched or installed.
+    pub fn prepare(
+        image: &Image,
+        septwatch: Option<&Path>,
+        wanted: impl IntoIterator<Item = Wanted>,
+    ) -> Result<Self> {
+        let mut machines = Self::default();
+        let mut programs = None;
+        for (kind, vmm) in wanted {
+            if let Entry::Vacant(emulator) = machines.emulators.entry(kind) {
+                emulator.insert(match kind {
+                    Kind::Bochs => Emulator::Bochs(bochs::ensure()?),
+                    Kind::Qemu => tcg::ensure().map(|()| Emulator::Tcg)?,
+                });
+            }
+            if let Entry::Vacant(boot) = machines.boots.entry((kind, vmm)) {
+                let programs = match &programs {
+                    Some(programs) => programs,
+                    None => programs.insert(Programs::build(septwatch)?),
+                };
+                boot.insert(programs.boot(image, vmm, kind)?);
+            }
+        }
+        Ok(machines)
+    }
+
+    /// One of the machines that were prepared, with its files in this folder.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub fn machine(&self, wanted: Wanted, folder: &Path, input: &Path, cpus: u32) -> Result<Machine> {
+        let prepared = self.emulators.get(&wanted.0).zip(self.boots.get(&wanted));
+        let (emulator, boot) = prepared.context("a kind of machine that was not prepared")?;
+        Machine::prepare(emulator, folder, boot, input, cpus)
+    }
+}
