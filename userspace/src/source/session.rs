@@ -61,17 +61,20 @@ impl Session {
     /// The kernel side cannot be read.
     pub fn pump(&mut self, mut sink: impl FnMut(Event, Option<Verdict>)) -> Result<(), KernelError> {
         let Self { kernel, model, alert } = self;
+        let mut arrived = Vec::new();
         kernel.drain(|event| {
             let verdict = model.apply(&event);
             if verdict.as_ref().is_some_and(announces_release) {
                 *alert = Some(Instant::now());
             }
-            sink(event, verdict);
+            arrived.push((event, verdict));
         })?;
-        // A frame is about to come back, or has: from now on allocations show who gets it.
+        // A frame is about to come back, or has: from now on allocations show who gets it. Before anything is told,
+        // for that may take its time.
         if self.alert.is_some() && !self.kernel.watches_allocations() {
             self.kernel.watch_allocations(true)?;
         }
+        arrived.into_iter().for_each(|(event, verdict)| sink(event, verdict));
         Ok(())
     }
 

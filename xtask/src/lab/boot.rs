@@ -12,7 +12,7 @@ use crate::run;
 
 /// The kernel's command line. `tsc_early_khz` is the machine's instructions per millisecond (`machine::IPS`): with
 /// any other value timers run too slowly.
-const COMMAND_LINE: &str = "console=ttyS0,115200 log_buf_len=16M tsc=reliable no_timer_check idle=halt panic=-1 random.trust_cpu=on quiet";
+const COMMAND_LINE: &str = "console=ttyS0,115200 log_buf_len=16M printk.time=1 tsc=reliable no_timer_check idle=halt panic=-1 random.trust_cpu=on quiet";
 
 /// Where Debian keeps isolinux.
 const ISOLINUX: &str = "/usr/lib/ISOLINUX/isolinux.bin";

@@ -96,15 +96,15 @@ impl Drop for Qemu {
     }
 }
 
-/// How it ended, and the last that it said.
+/// How it ended, and what it complained of first. (What a guest's registers were is not of interest.)
 fn ended(status: ExitStatus, said: &str) -> String {
     let how = match (status.code(), status.signal()) {
         (Some(code), _) => format!("code={code}"),
         (None, signal) => format!("signal={}", signal.unwrap_or_default()),
     };
     let said = fs::read_to_string(said).unwrap_or_default();
-    match said.lines().last() {
-        Some(last) => format!("{how} {last}"),
+    match said.lines().find_map(|line| line.split_once("qemu-system-x86_64: ")) {
+        Some((_, complaint)) => format!("{how} {complaint}"),
         None => how,
     }
 }
