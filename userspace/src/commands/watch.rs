@@ -101,7 +101,7 @@ async fn follow(args: &Args, session: &mut Session, out: &mut dyn Write) -> Resu
             }
             let time_ns = event.header().time_ns;
             written = if let (true, Some(verdict)) = (args.json, &verdict) {
-                writeln!(out, "{}", json::violation(verdict, &symbols))
+                writeln!(out, "{}", json::violation(verdict, || &symbols))
             } else if args.json {
                 writeln!(out, "{}", json::event(&event, None))
             } else {

@@ -31,10 +31,12 @@ fn life(event: &TdLife) -> Value {
 
 /// A violation as [`event`] gives it, and the places in its stacks by name: the addresses mean something only as long
 /// as this kernel and this process run.
-pub fn violation(verdict: &Verdict, symbols: &KernelSymbols) -> Value {
+pub fn violation<'a>(verdict: &Verdict, symbols: impl Fn() -> &'a KernelSymbols) -> Value {
     let mut object = json!(verdict);
-    object["kernel_functions"] = verdict.kernel_stack.iter().map(|at| symbols.name(*at)).collect();
-    object["user_functions"] = in_process(verdict.tgid, &verdict.user_stack).into();
+    // First the process: it may end soon. A reader wants the kernel's first.
+    let user = in_process(verdict.tgid, &verdict.user_stack);
+    object["kernel_functions"] = verdict.kernel_stack.iter().map(|at| symbols().name(*at)).collect();
+    object["user_functions"] = user.into();
     object
 }
 

@@ -63,6 +63,17 @@ sleep 1000
 
 /// What `/in/run` is for a scenario: septwatch watches, the VMM runs the script.
 pub const RUN_SCENARIO: &str = "\
+# With a VMM that is not the lab's, the system calls that take pages from a TD are worth knowing.
+if [ -d /qemu ]; then
+  cd /sys/kernel/tracing
+  echo mono >trace_clock
+  echo 'p:lab/set_memory_attributes kvm_vm_ioctl cmd=%si:x32 gpa=+u0(%dx):x64 size=+u8(%dx):x64 attributes=+u16(%dx):x64' >kprobe_events
+  echo 'p:lab/fallocate kvm_gmem_fallocate mode=%si:x32 offset=%dx:x64 size=%cx:x64' >>kprobe_events
+  # KVM_SET_MEMORY_ATTRIBUTES
+  echo 'cmd == 0x4020aed2' >events/lab/set_memory_attributes/filter
+  echo 1 >events/lab/enable
+  cd /tmp
+fi
 watcher=
 if [ -x /bin/septwatch ]; then
   septwatch watch --json >/out/septwatch.json 2>/out/septwatch.err &
@@ -80,6 +91,9 @@ if [ -n \"$watcher\" ]; then
   kill -TERM $watcher
   wait $watcher
   echo $? >/out/septwatch.code
+fi
+if [ -d /qemu ]; then
+  cat /sys/kernel/tracing/trace >/out/syscalls
 fi
 ";
 

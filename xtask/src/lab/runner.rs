@@ -224,7 +224,7 @@ fn many(job: &Job<'_>, name: &str, cases: &[Case]) -> Result<Vec<(String, Verdic
 fn whole(out: &Path) -> Result<Vec<Finding>> {
     let json = out.join(oracle::JSON);
     let text = fs::read_to_string(&json).with_context(|| format!("cannot read {}", json.display()))?;
-    Ok(vec![oracle::exit_code(out)?, oracle::whole(&text)])
+    Ok(vec![oracle::exit_code(out)?, oracle::whole(&text, false)])
 }
 
 fn of_case(folder: &Path, expected: &Expectation) -> Result<Vec<Finding>> {

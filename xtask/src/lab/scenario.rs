@@ -99,6 +99,10 @@ pub struct Expectation {
     /// Frames that septwatch takes for freed while owned, and they are not: the module lied.
     #[serde(default)]
     pub believed: usize,
+    /// septwatch may miss releases (and counts them): masses of pages are freed, and the kernel drops the run of a
+    /// program while another run of it is under way on the same CPU.
+    #[serde(default)]
+    pub misses: bool,
     /// Neither the kernel log nor the reuse of freed frames is compared.
     #[serde(skip)]
     pub loose: bool,

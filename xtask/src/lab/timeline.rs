@@ -38,6 +38,7 @@ pub fn of(folder: &Path) -> String {
     let text = |name: &str| fs::read_to_string(folder.join(name)).unwrap_or_default();
     let dmesg = text("dmesg");
     let mut items = read::commands(&text("vmm"), &dmesg);
+    items.extend(read::syscalls(&text("syscalls")));
     items.extend(read::kernel_log(&dmesg));
     items.extend(read::calls(&text("calls")));
     items.extend(read::frames(&text("frames")));

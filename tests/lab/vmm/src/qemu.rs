@@ -17,7 +17,11 @@ const ROOT: &str = "/qemu";
 const ARGUMENTS: &str = "/usr/bin/qemu-system-x86_64 -accel kvm -object tdx-guest,id=tdx \
     -machine q35,confidential-guest-support=tdx,kernel-irqchip=split -cpu host -smp 1 -m 128M \
     -bios /usr/share/ovmf/OVMF.inteltdx.ms.fd -nodefaults -display none -serial none -monitor none \
-    -no-reboot -action panic=exit-failure";
+    -no-reboot -action";
+
+/// What it does when its guest has reported a fatal error, as every scripted guest does in the end.
+const EXIT: &str = "panic=exit-failure";
+const PAUSE: &str = "panic=pause";
 
 /// How often the module is asked whether QEMU has made its TD. From there to the first entry of a VCPU there are
 /// more than ten thousand SEAMCALLs: what the guest does can be scripted in time.
@@ -36,15 +40,20 @@ struct Qemu {
 pub struct Qemus(BTreeMap<String, Qemu>);
 
 impl Qemus {
-    /// `NAME start`, `NAME guest …`, `NAME wait`, `NAME kill`.
+    /// `NAME start [pause]`, `NAME guest …`, `NAME wait`, `NAME kill`.
     ///
     /// # Errors
     /// What QEMU or the module refuse, and what is no command.
     pub fn perform(&mut self, words: &[&str]) -> Result<String> {
         match words {
-            [name, "start"] => {
+            [name, "start", rest @ ..] => {
+                let at_end = match rest {
+                    [] => EXIT,
+                    ["pause"] => PAUSE,
+                    _ => bail!("QEMU cannot be started with `{}`", rest.join(" ")),
+                };
                 ensure!(!self.0.contains_key(*name), "there is a QEMU {name} already");
-                let qemu = Qemu::start(name)?;
+                let qemu = Qemu::start(name, at_end)?;
                 let answer = format!("number={}", qemu.td);
                 self.0.insert((*name).to_owned(), qemu);
                 Ok(answer)
@@ -68,11 +77,11 @@ impl Qemus {
 
 impl Qemu {
     /// Starts one and waits until its TD is there.
-    fn start(name: &str) -> Result<Self> {
+    fn start(name: &str, at_end: &str) -> Result<Self> {
         let said = format!("/out/qemu-{name}.err");
         let stderr = File::create(&said).with_context(|| format!("cannot create {said}"))?;
         let mut command = Command::new("chroot");
-        command.arg(ROOT).args(ARGUMENTS.split_whitespace());
+        command.arg(ROOT).args(ARGUMENTS.split_whitespace()).arg(at_end);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
         let mut qemu = Self { child: command.spawn().context("cannot run chroot")?, said, td: 0 };
         loop {

@@ -98,6 +98,26 @@ fn call(line: &str) -> Option<Item> {
     Some(Item::new(value(asked, "ns")?.parse().ok()?, "module", kind, what))
 }
 
+/// System calls of another VMM than the lab's, from ftrace's log on the clock `mono`:
+/// `COMM-TID [CPU] FLAGS SECONDS: NAME: (FUNCTION) key=… …`.
+pub(super) fn syscalls(text: &str) -> Vec<Item> {
+    text.lines().filter(|line| !line.starts_with('#')).filter_map(syscall).collect()
+}
+
+fn syscall(line: &str) -> Option<Item> {
+    let (head, rest) = line.split_once(": ")?;
+    let (name, rest) = rest.split_once(": (")?;
+    let (_, arguments) = rest.split_once(") ")?;
+    let task = head.rsplit_once(" [")?.0.trim();
+    let (name, arguments) = match name {
+        "set_memory_attributes" => ("KVM_SET_MEMORY_ATTRIBUTES", arguments.split_once(' ')?.1),
+        "fallocate" => ("fallocate of a guest_memfd", arguments),
+        other => (other, arguments),
+    };
+    let what = format!("{name} {arguments}, by {task}");
+    Some(Item::new(nanoseconds(head.rsplit(' ').next()?)?, "syscall", what.clone(), what))
+}
+
 /// Frames that the allocator took or gave while a TD owned them: `WHAT ns=N call=N pfn=… type=… td=N gpa=… level=N
 /// state=… pid=N comm=…`.
 pub(super) fn frames(text: &str) -> Vec<Item> {
@@ -185,6 +205,30 @@ mod tests {
                      TDX_OPERAND_BUSY (0x8000020000000092, operand SEPT_TREE), by rule 0"
                 ),
                 (30, "TDH.MEM.TRACK rcx 0x1000 -> success, by rule 1 (lie: nothing)")
+            ]
+        );
+    }
+
+    #[test]
+    fn system_calls_are_told_with_their_arguments() {
+        let text = "\
+# tracer: nop
+       CPU 0/KVM-311     [000] ..... 146.526900: set_memory_attributes: (kvm_vm_ioctl+0x0/0xdf0 [kvm]) cmd=0x4020aed2 gpa=0x2000000 size=0x1000 attributes=0x0
+       CPU 0/KVM-311     [000] ..... 146.640000: fallocate: (kvm_gmem_fallocate+0x0/0x2a0 [kvm]) mode=0x3 offset=0x2000000 size=0x1000
+";
+        let items = syscalls(text);
+        let found: Vec<_> = items.iter().map(|item| (item.ns, item.what.as_str())).collect();
+        assert_eq!(
+            found,
+            [
+                (
+                    146_526_900_000,
+                    "KVM_SET_MEMORY_ATTRIBUTES gpa=0x2000000 size=0x1000 attributes=0x0, by CPU 0/KVM-311"
+                ),
+                (
+                    146_640_000_000,
+                    "fallocate of a guest_memfd mode=0x3 offset=0x2000000 size=0x1000, by CPU 0/KVM-311"
+                )
             ]
         );
     }
