@@ -14,6 +14,7 @@ mod machine;
 mod machines;
 mod matrix;
 mod mirror;
+mod modules;
 mod oracle;
 mod place;
 mod qemu;

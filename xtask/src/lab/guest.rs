@@ -8,7 +8,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 
 use super::boot::{self, Initrd};
-use super::kernel::{Image, MODULES};
+use super::kernel::Image;
 use super::scenario::{Kind, Vmm};
 use super::{machine, place, qemu, selftests};
 use crate::step::{Outcome, step};
@@ -33,12 +33,11 @@ mount -t bpf none /sys/fs/bpf
 mount -t securityfs none /sys/kernel/security 2>/dev/null
 ip link set lo up 2>/dev/null
 vendor=kvm-intel
-grep -q AuthenticAMD /proc/cpuinfo && vendor='ccp kvm-amd'
-for module in irqbypass kvm $vendor; do
-  [ -e /modules/$module.ko ] || continue
+grep -q AuthenticAMD /proc/cpuinfo && vendor=kvm-amd
+for module in $(cat /modules/$vendor.order); do
   options=
-  [ $module = kvm-intel ] && options=tdx=1
-  insmod /modules/$module.ko $options || echo \"LAB: insmod $module failed\"
+  [ $module = kvm-intel.ko ] && options=tdx=1
+  insmod /modules/$module $options || echo \"LAB: insmod $module failed\"
 done
 # QEMU has a root of its own, with the libraries of its distribution.
 if [ -d /qemu ]; then
@@ -168,10 +167,11 @@ impl Programs {
         if let Some(septwatch) = &self.septwatch {
             initrd.program("bin/septwatch", septwatch)?;
         }
-        for module in MODULES {
-            let name = Path::new(module).file_name().unwrap_or_default();
-            let from = image.folder.join(name);
-            if from.is_file() {
+        let built = fs::read_dir(&image.folder);
+        for entry in built.with_context(|| format!("cannot read {}", image.folder.display()))? {
+            let from = entry.with_context(|| format!("cannot read {}", image.folder.display()))?.path();
+            if from.extension().is_some_and(|extension| extension == "ko" || extension == "order") {
+                let name = from.file_name().unwrap_or_default();
                 initrd.file(&format!("modules/{}", name.display()), &from)?;
             }
         }

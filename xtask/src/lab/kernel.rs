@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::place;
 use super::source::Source;
+use super::{modules, place};
 use crate::run;
 use crate::setup::packages;
 use crate::step::{Outcome, note, seconds, step};
@@ -34,15 +34,6 @@ const NEEDED: [&str; 8] = [
     "CONFIG_SERIAL_8250_CONSOLE=y",
 ];
 
-/// Modules that machines load; those for AMD where QEMU is the machine.
-pub const MODULES: [&str; 5] = [
-    "virt/lib/irqbypass.ko",
-    "arch/x86/kvm/kvm.ko",
-    "arch/x86/kvm/kvm-intel.ko",
-    "drivers/crypto/ccp/ccp.ko",
-    "arch/x86/kvm/kvm-amd.ko",
-];
-
 /// How often a long build says how far it is.
 const PROGRESS: Duration = Duration::from_secs(30);
 
@@ -56,6 +47,8 @@ pub struct Image {
     /// `bzImage`, `config`, `System.map` and the modules are here.
     pub folder: PathBuf,
     pub source: Source,
+    /// Differs whenever a file of the source differs.
+    pub state: String,
     /// Where the source is, or was and can be put again.
     pub tree: PathBuf,
 }
@@ -79,21 +72,22 @@ pub fn ensure(source: &Source) -> Result<Image> {
     // A release's identity tells all of its contents: its image can be found without its source.
     let key = |state: &str| {
         let mut parts = vec![state, compiler.as_str(), config_text.as_str()];
-        parts.extend(MODULES);
+        parts.extend(modules::ROOTS);
         parts.extend(module.iter().flat_map(|(name, text)| [name.as_str(), text.as_str()]));
         place::key(&parts)
     };
     let at =
         |key: &str| Ok::<_, anyhow::Error>(place::folder("kernels")?.join(format!("{}-{key}", source.name)));
-    let image = |folder: PathBuf| Image {
+    let image = |folder: PathBuf, state: &str| Image {
         name: source.name.clone(),
         folder,
+        state: state.to_owned(),
         source: source.clone(),
         tree: tree.clone(),
     };
     let found = at(&key(&source.identity))?;
     if found.join("bzImage").is_file() {
-        return Ok(image(found));
+        return Ok(image(found, &source.identity));
     }
 
     packages::ensure("kernel tools", &TOOLS)?;
@@ -110,7 +104,7 @@ pub fn ensure(source: &Source) -> Result<Image> {
         })?;
     }
     drop(lock);
-    Ok(image(folder))
+    Ok(image(folder, &state))
 }
 
 /// Whoever works in the tree of this kernel holds this lock.
@@ -256,14 +250,7 @@ fn compile(tree: &Path, name: &str, log: &Path) -> Result<()> {
 /// Copies what a machine needs out of the tree; `bzImage` last, as the sign that all is there.
 fn collect(tree: &Path, folder: &Path) -> Result<()> {
     fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    for module in MODULES {
-        let from = tree.join(module);
-        let to = folder.join(from.file_name().context("a module without a name")?);
-        // irqbypass is built in when a release makes it so.
-        if from.is_file() {
-            run::quiet(Command::new("objcopy").arg("--strip-debug").arg(&from).arg(&to))?;
-        }
-    }
+    modules::collect(tree, folder)?;
     for (from, to) in
         [("System.map", "System.map"), (".config", "config"), ("arch/x86/boot/bzImage", "bzImage")]
     {

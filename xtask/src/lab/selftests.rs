@@ -30,7 +30,10 @@ const FOLDER: &str = "tools/testing/selftests/kvm";
 /// A missing program or header that cannot be installed, or a compile error.
 pub fn ensure(image: &Image) -> Result<Vec<PathBuf>> {
     let _lock = place::alone(&kernel::lock(&image.name))?;
-    let folder = image.folder.join("selftests");
+    // The tree's name tells source and compiler.
+    let tree = image.tree.file_name().unwrap_or_default().to_string_lossy();
+    let folder =
+        place::folder("selftests")?.join(format!("{}-{}", image.name, place::key(&[&tree, &image.state])));
     let programs: Vec<PathBuf> =
         TESTS.iter().map(|test| folder.join(test.rsplit('/').next().unwrap_or(test))).collect();
     if programs.iter().all(|program| program.is_file()) {
@@ -40,7 +43,7 @@ pub fn ensure(image: &Image) -> Result<Vec<PathBuf>> {
     image.source.put_into(&image.tree)?;
     step("selftests", || {
         note("selftests", format_args!("compiling {FOLDER}"));
-        let work = tempfile::tempdir_in(&image.folder).context("no folder to compile in")?;
+        let work = tempfile::tempdir_in(place::folder("selftests")?).context("no folder to compile in")?;
         let headers = work.path().join("usr");
         run::quiet(
             kernel::make(&image.tree)
