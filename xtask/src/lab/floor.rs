@@ -67,10 +67,8 @@ fn on(image: &Image, septwatch: &Path) -> Result<Count> {
 
 /// The machines for these scenarios, long ones first. Those that are made for other kernels are no tests of this one.
 pub fn of_scenarios(scenarios: Vec<Scenario>, kernel: &str) -> Vec<Work> {
-    let (together, alone): (Vec<_>, Vec<_>) = scenarios
-        .into_iter()
-        .filter(|scenario| scenario.is_for(kernel))
-        .partition(|scenario| scenario.cpus == 1);
+    let (together, alone): (Vec<_>, Vec<_>) =
+        scenarios.into_iter().filter(|scenario| scenario.is_for(kernel)).partition(Scenario::shares);
     let case = |scenario: Scenario| Case {
         expected: scenario.expected(kernel).clone(),
         name: scenario.name,

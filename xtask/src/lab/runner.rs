@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+use super::agents::Agents;
 use super::batch::{self, Case};
 use super::bochs::{self, Bochs};
 use super::guest::{self, RUN_SCENARIO};
@@ -129,6 +130,7 @@ impl Ran {
 fn boot(
     job: &Job<'_>,
     name: &str,
+    run: &str,
     script: &str,
     (cpus, limit): (u32, u64),
     watch: impl FnMut(&str),
@@ -137,7 +139,7 @@ fn boot(
     let folder = folder.context("no folder for the machine")?;
     let input = folder.path().join("in");
     fs::create_dir(&input).context("no folder for the machine's input")?;
-    fs::write(input.join("run"), RUN_SCENARIO).context("cannot write the machine's input")?;
+    fs::write(input.join("run"), run).context("cannot write the machine's input")?;
     fs::write(input.join("script"), script).context("cannot write the machine's input")?;
     let machine = Machine::prepare(job.bochs, folder.path(), job.cd, &input, cpus)?;
     let why = match machine.run(job.bochs, Duration::from_secs(limit), watch)? {
@@ -152,7 +154,9 @@ fn boot(
 }
 
 fn one(job: &Job<'_>, scenario: &Scenario) -> Result<Verdict> {
-    let ran = boot(job, &scenario.name, &scenario.script, (scenario.cpus, scenario.seconds), |_| ())?;
+    let run = scenario.agents.map_or_else(|| RUN_SCENARIO.to_owned(), Agents::script);
+    let limits = (scenario.cpus, scenario.seconds);
+    let ran = boot(job, &scenario.name, &run, &scenario.script, limits, |_| ())?;
     let judged = match &ran.why {
         Some(why) => Err(why.clone()),
         None => oracle::judge(&ran.out(), scenario.expected(&job.image.name))
@@ -171,7 +175,7 @@ const PROGRESS: Duration = Duration::from_secs(30);
 fn many(job: &Job<'_>, name: &str, cases: &[Case]) -> Result<Vec<(String, Verdict)>> {
     let mut begun = 0;
     let mut told = Instant::now();
-    let ran = boot(job, name, &batch::script(cases), (1, BATCH_LIMIT), |text| {
+    let ran = boot(job, name, RUN_SCENARIO, &batch::script(cases), (1, BATCH_LIMIT), |text| {
         begun += text.matches("lab: case ").count();
         if told.elapsed() >= PROGRESS {
             told = Instant::now();
