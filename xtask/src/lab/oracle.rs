@@ -162,6 +162,8 @@ pub const JSON: &str = "septwatch.json";
 struct Frames {
     freed: BTreeSet<u64>,
     reused: BTreeSet<u64>,
+    /// Of the freed, those of which the module only waited for the writing back: their reuse it does not tell.
+    unflushed: BTreeSet<u64>,
 }
 
 impl Frames {
@@ -172,7 +174,7 @@ impl Frames {
                 .filter_map(|line| hex(line.split(' ').find_map(|word| word.strip_prefix("pfn="))?))
                 .collect()
         };
-        Self { freed: frames("freed"), reused: frames("reused") }
+        Self { freed: frames("freed"), reused: frames("reused"), unflushed: frames("freed-unflushed") }
     }
 
     fn of_septwatch(text: &str) -> Self {
@@ -181,7 +183,7 @@ impl Frames {
             let named = |line: &&Value| line["violation"].as_str().is_some_and(|name| name.starts_with(head));
             lines.iter().filter(named).filter_map(|line| line["pfn"].as_u64()).collect()
         };
-        Self { freed: frames("freed"), reused: frames("reused") }
+        Self { freed: frames("freed"), reused: frames("reused"), unflushed: frames("freed-unflushed") }
     }
 
     /// `self` is what the module saw. Both must have seen the same frames freed, but for those that lies hide or make
@@ -190,7 +192,9 @@ impl Frames {
         let list = |of: &mut dyn Iterator<Item = &u64>| of.map(|pfn| format!("{pfn:#x}")).collect::<Vec<_>>();
         let hidden = list(&mut self.freed.difference(&septwatch.freed));
         let believed: BTreeSet<u64> = septwatch.freed.difference(&self.freed).copied().collect();
-        let known = |pfn: &&u64| !self.reused.contains(pfn) && !believed.contains(pfn);
+        let known = |pfn: &&u64| {
+            !self.reused.contains(pfn) && !self.unflushed.contains(pfn) && !believed.contains(pfn)
+        };
         let made_up = list(&mut septwatch.reused.iter().filter(known));
         vec![
             numbered("freed, and septwatch does not say so", expected.hidden, hidden),
