@@ -1,6 +1,11 @@
 //! Events as JSON, one object a line.
 
-use septwatch_common::{Leaf, Level, Life, Status, Suspect, wire::TdLife, zap::PFN_UNKNOWN};
+use septwatch_common::{
+    Leaf, Level, Life, Line, Status, Suspect,
+    kvm::{GmemOp, VmStage},
+    wire::{Kept, TdLife, VmLife},
+    zap::PFN_UNKNOWN,
+};
 use serde_json::{Value, json};
 
 use crate::{
@@ -25,6 +30,40 @@ fn life(event: &TdLife) -> Value {
         "tid": event.tid,
         "comm": text(&event.comm),
         "cgroup": event.cgroup,
+    })
+}
+
+fn vm(event: &VmLife) -> Value {
+    let bugged = (event.bugged_ns != 0).then(|| event.header.time_ns.saturating_sub(event.bugged_ns));
+    json!({
+        "type": "vm",
+        "time_ns": event.header.time_ns,
+        "td": event.id,
+        "tdr_pfn": event.tdr,
+        "stage": VmStage::from_number(event.stage).map(VmStage::name),
+        "since_bugged_ns": bugged,
+        "lent_frames": event.lent,
+        "pid": event.header.tgid,
+        "tid": event.tid,
+        "comm": text(&event.comm),
+    })
+}
+
+fn kept(event: &Kept) -> Value {
+    let line = Line(event.line);
+    json!({
+        "type": "kept",
+        "time_ns": event.header.time_ns,
+        "td": event.id,
+        "pfn": event.pfn,
+        "gfn": line.gfn(),
+        "inode": event.let_go.inode,
+        "index": event.let_go.index,
+        "operation": GmemOp::from_number(event.let_go.op).name(),
+        "references_held": event.let_go.held(),
+        "pid": event.header.tgid,
+        "tid": event.let_go.tid,
+        "comm": text(&event.comm),
     })
 }
 
@@ -73,6 +112,8 @@ pub fn event(event: &Event, verdict: Option<&Verdict>) -> Value {
             "pid": event.header.tgid,
             "tid": event.tid,
         }),
+        (Event::Vm(event), _) => vm(event),
+        (Event::Kept(event), _) => kept(event),
         (Event::Violation(event), None) => json!({
             "type": "unknown-violation",
             "number": event.violation,
