@@ -26,8 +26,6 @@ pub enum Kind {
     Frame = 5,
     /// [`VmLife`]
     VmLife = 6,
-    /// [`Kept`]
-    Kept = 7,
 }
 
 /// How every event begins.
@@ -164,8 +162,9 @@ pub struct LetGo {
     pub inode: u64,
     /// Index of the frame in it, in 4 KiB.
     pub index: u64,
-    /// References to the folio at that moment: one is the page cache's, one that of who deletes it, any other keeps the
-    /// frame from the allocator.
+    /// References to the folio at that moment: one is the page cache's, one that of who deletes it. Any other keeps the
+    /// frame from the allocator: that of a CPU's batch of pages on their way to the LRU for a moment, one that KVM took
+    /// when it mapped the page (up to Linux 6.18) for as long as its zap does not succeed.
     pub references: u32,
     /// Thread.
     pub tid: u32,
@@ -180,26 +179,6 @@ impl LetGo {
     pub const fn held(&self) -> u32 {
         self.references.saturating_sub(2)
     }
-}
-
-/// A guest_memfd let go of a frame whose line is open, and references keep it from the allocator. Vital.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
-#[repr(C)]
-pub struct Kept {
-    /// Header.
-    pub header: Header,
-    /// The frame.
-    pub pfn: u64,
-    /// Its line.
-    pub line: u64,
-    /// How it left.
-    pub let_go: LetGo,
-    /// The TD's number; 0 where it is not known.
-    pub id: u32,
-    /// Fills up.
-    pub zero: u32,
-    /// Name of the thread.
-    pub comm: [u8; 16],
 }
 
 /// What saw an event: the number of a SEAMCALL's leaf, or one of these.
@@ -291,6 +270,5 @@ const _: () = {
     assert!(size_of::<Frame>() == 24 + 16);
     assert!(size_of::<VmLife>() == 24 + 24 + 16 + 16);
     assert!(size_of::<LetGo>() == 40);
-    assert!(size_of::<Kept>() == 24 + 16 + 40 + 8 + 16);
     assert!(size_of::<ViolationEvent>() == 24 + 24 + 64 + 32 + 48 + 16 + 8 + 16 + 8 * (KERNEL_STACK + USER_STACK));
 };

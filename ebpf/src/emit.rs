@@ -8,12 +8,12 @@ use aya_ebpf::{
     helpers::{bpf_get_smp_processor_id, generated::bpf_get_stack},
 };
 use septwatch_common::{
-    Leaf, Line, Status, Td, Violation,
+    Leaf, Status, Td, Violation,
     config::Produced,
     kvm::VmStage,
     tracker::{Call, Finding},
     wire::{
-        Frame, Header, Hook, KERNEL_STACK, Kept, Kind, LetGo, SeamcallErr, SeamcallOk, TdLife, USER_STACK,
+        Frame, Header, Hook, KERNEL_STACK, Kind, SeamcallErr, SeamcallOk, TdLife, USER_STACK,
         VERSION, ViolationEvent, VmLife,
     },
 };
@@ -94,26 +94,6 @@ pub fn vm_life(record: &Td, stage: VmStage, now_ns: u64) {
         tid: task.tid,
         stage: stage as u8,
         zero: [0; 7],
-        comm: task::comm(),
-    });
-    entry.submit(u64::from(BPF_RB_FORCE_WAKEUP));
-}
-
-/// A guest_memfd let go of a frame whose line is open, and references keep the frame from the allocator.
-#[inline(always)]
-pub fn kept(pfn: u64, line: Line, let_go: &LetGo) {
-    let Some(counters) = counters() else { return };
-    // SAFETY: points into this CPU's counters.
-    let stream = unsafe { &raw mut (*counters).vital };
-    let seq = number(stream);
-    let Some(mut entry) = VITAL.reserve_untyped::<Kept>(0) else { return lost(stream) };
-    entry.write(Kept {
-        header: header(Kind::Kept, seq, Task::current(), let_go.time_ns),
-        pfn,
-        line: line.0,
-        let_go: *let_go,
-        id: TDS.get(u32::from(line.owner())).map_or(0, |record| record.id),
-        zero: 0,
         comm: task::comm(),
     });
     entry.submit(u64::from(BPF_RB_FORCE_WAKEUP));

@@ -131,8 +131,7 @@ fn deleted(folio: u64) -> Option<()> {
         return None;
     }
     let slot = Maps.slot(pfn)?;
-    let line = Maps.read(slot);
-    if !line.is_open() {
+    if !Maps.read(slot).is_open() {
         return None;
     }
     let inode = word(word(word(folio, Member::FolioMapping)?, Member::MappingHost)?, Member::InodeIno)?;
@@ -152,9 +151,6 @@ fn deleted(folio: u64) -> Option<()> {
         zero: [0; 7],
     };
     let _ = LET_GO.insert(pfn, let_go, u64::from(BPF_ANY));
-    if let_go.held() != 0 {
-        emit::kept(pfn, line, &let_go);
-    }
     Some(())
 }
 

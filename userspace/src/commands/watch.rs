@@ -14,7 +14,7 @@ use super::{Interrupts, Watching, exit, watching};
 use crate::{
     hooks::lock::Lock,
     source::{
-        open::{self, Opened},
+        open::{self, Opened, Options},
         session::{Session, Standing},
     },
     view::{json, lines, stack::KernelSymbols},
@@ -38,6 +38,10 @@ pub struct Args {
     /// meanwhile. Without this everything is detached.
     #[arg(long)]
     pub leave: bool,
+    /// Attach to the kernel's functions by kprobes even where fexit works: slower, for kernels on which fexit does harm,
+    /// and to compare the two.
+    #[arg(long)]
+    pub kprobes: bool,
     /// What watches.
     #[command(flatten)]
     pub watching: Watching,
@@ -58,7 +62,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
     let _lock = Lock::take("watch")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let start = Instant::now();
-    let (mut kernel, opened) = open::live(&args.watching.options())?;
+    let (mut kernel, opened) = open::live(&Options { kprobes: args.kprobes, ..args.watching.options() })?;
     let _rest_of_log = args.watching.logger(kernel.ebpf(), runtime.handle())?;
     kernel.record_pages(args.all_events)?;
     say_opened(&opened, kernel.is_pinned());

@@ -76,6 +76,7 @@ impl Watching {
             ledger_limit: self.ledger_limit,
             rings,
             log_level: self.bpf_log.map_or(0, |level| level as u8),
+            kprobes: false,
         }
     }
 

@@ -59,7 +59,7 @@ impl Model {
         self.accounting.received(event);
         match event {
             Event::Life(life) => self.life(life),
-            Event::Call(_) | Event::Frame(_) | Event::Kept(_) => {}
+            Event::Call(_) | Event::Frame(_) => {}
             Event::Vm(vm) => {
                 self.windows.vm(vm);
             }

@@ -1,7 +1,7 @@
 //! Events, as every source gives them and every consumer takes them.
 
 use septwatch_common::wire::{
-    Frame, Header, Kept, Kind, SeamcallErr, SeamcallOk, TdLife, VERSION, ViolationEvent, VmLife,
+    Frame, Header, Kind, SeamcallErr, SeamcallOk, TdLife, VERSION, ViolationEvent, VmLife,
 };
 use thiserror::Error;
 use zerocopy::FromBytes as _;
@@ -17,8 +17,6 @@ pub enum Event {
     Frame(Frame),
     /// A VM reached a stage that SEAMCALLs do not tell.
     Vm(VmLife),
-    /// A guest_memfd let go of a lent frame that references keep from the allocator.
-    Kept(Kept),
     /// A violation.
     Violation(Box<ViolationEvent>),
 }
@@ -63,7 +61,6 @@ impl Event {
             }
             kind if kind == Kind::Frame as u8 => Frame::read_from_bytes(bytes).map(Self::Frame).ok(),
             kind if kind == Kind::VmLife as u8 => VmLife::read_from_bytes(bytes).map(Self::Vm).ok(),
-            kind if kind == Kind::Kept as u8 => Kept::read_from_bytes(bytes).map(Self::Kept).ok(),
             kind if kind == Kind::Violation as u8 => {
                 ViolationEvent::read_from_bytes(bytes).map(|event| Self::Violation(Box::new(event))).ok()
             }
@@ -79,7 +76,6 @@ impl Event {
             Self::Call(call) => &call.call.header,
             Self::Frame(frame) => &frame.header,
             Self::Vm(vm) => &vm.header,
-            Self::Kept(kept) => &kept.header,
             Self::Violation(violation) => &violation.header,
         }
     }

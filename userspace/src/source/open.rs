@@ -18,7 +18,7 @@ use crate::hooks::{
     attach::{self, AttachError},
     btf::{BtfError, KernelBtf, SYSFS},
     calibrate::{self, CalibrateError},
-    host::{Allowed, Memory, MemoryError},
+    host::{Allowed, Memory, MemoryError, Probe},
     load::{Memory as Pointers, Rings, Settings},
     offsets::Offsets,
     pins::{Note, Pins},
@@ -38,6 +38,8 @@ pub struct Options {
     pub rings: Rings,
     /// Log level of the programs: 0 is off, 1 error to 5 trace.
     pub log_level: u8,
+    /// Attach to functions by kprobes even where fexit works.
+    pub kprobes: bool,
 }
 
 /// The programs cannot be attached on this host.
@@ -175,7 +177,10 @@ pub fn live(options: &Options) -> Result<(Kernel, Opened), OpenError> {
     }
     let types = KernelBtf::read(SYSFS.as_ref(), &plan::btf_names())?;
     let symbols = Symbols::running(&plan::symbol_names())?;
-    let allowed = Allowed::probe(Some(&types.vmlinux));
+    let mut allowed = Allowed::probe(Some(&types.vmlinux));
+    if options.kprobes {
+        allowed.fexit = Probe::Refused("--kprobes".to_owned());
+    }
     let plan = plan::plan(&types, Some(&symbols), &allowed)?;
     let missing: Vec<_> = plan
         .missing_required()

@@ -1,9 +1,9 @@
 //! Events as JSON, one object a line.
 
 use septwatch_common::{
-    Leaf, Level, Life, Line, Status, Suspect,
-    kvm::{GmemOp, VmStage},
-    wire::{Kept, TdLife, VmLife},
+    Leaf, Level, Life, Status, Suspect,
+    kvm::VmStage,
+    wire::{TdLife, VmLife},
     zap::PFN_UNKNOWN,
 };
 use serde_json::{Value, json};
@@ -45,24 +45,6 @@ fn vm(event: &VmLife) -> Value {
         "lent_frames": event.lent,
         "pid": event.header.tgid,
         "tid": event.tid,
-        "comm": text(&event.comm),
-    })
-}
-
-fn kept(event: &Kept) -> Value {
-    let line = Line(event.line);
-    json!({
-        "type": "kept",
-        "time_ns": event.header.time_ns,
-        "td": event.id,
-        "pfn": event.pfn,
-        "gfn": line.gfn(),
-        "inode": event.let_go.inode,
-        "index": event.let_go.index,
-        "operation": GmemOp::from_number(event.let_go.op).name(),
-        "references_held": event.let_go.held(),
-        "pid": event.header.tgid,
-        "tid": event.let_go.tid,
         "comm": text(&event.comm),
     })
 }
@@ -113,7 +95,6 @@ pub fn event(event: &Event, verdict: Option<&Verdict>) -> Value {
             "tid": event.tid,
         }),
         (Event::Vm(event), _) => vm(event),
-        (Event::Kept(event), _) => kept(event),
         (Event::Violation(event), None) => json!({
             "type": "unknown-violation",
             "number": event.violation,

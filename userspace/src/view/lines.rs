@@ -67,14 +67,6 @@ pub fn event(event: &Event, verdict: Option<&Verdict>) -> String {
             format!("page allocator {what} frame {:#x}, whose line is open", event.pfn)
         }
         (Event::Vm(event), _) => vm(event),
-        (Event::Kept(event), _) => format!(
-            "guest_memfd inode {} let go of index {}, frame {:#x}, which TD {} maps; {} references keep it allocated",
-            event.let_go.inode,
-            event.let_go.index,
-            event.pfn,
-            event.id,
-            event.let_go.held()
-        ),
         (Event::Violation(event), None) => {
             format!("a violation of kind {}, which this version does not know", event.violation)
         }
@@ -150,7 +142,7 @@ pub fn details(verdict: &Verdict, symbols: &KernelSymbols) -> Vec<String> {
         let mut line = format!("guest_memfd inode {} let go of index {}{op}", let_go.inode, let_go.index);
         let _ = write!(line, " {} before", span(verdict.time_ns.saturating_sub(let_go.time_ns)));
         if let_go.held() != 0 {
-            let _ = write!(line, "; {} references held it until now", let_go.held());
+            let _ = write!(line, "; {} references more held it until now", let_go.held());
         }
         if let_go.tid != verdict.tid {
             let _ = write!(line, "; the last reference was dropped by another thread than {}", let_go.tid);
