@@ -35,9 +35,18 @@ pub struct Standing {
 }
 
 impl Session {
-    /// Begins with programs that are attached.
-    pub fn new(kernel: Kernel) -> Self {
-        Self { kernel, model: Model::default(), alert: None }
+    /// Begins with programs that are attached. TDs and records that others have seen before are taken in.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub fn new(kernel: Kernel) -> Result<Self, KernelError> {
+        let mut model = Model::default();
+        model.accounting.resume(kernel.before());
+        for td in kernel.tds()? {
+            model.known(&td);
+        }
+        let alert = kernel.watches_allocations().then(Instant::now);
+        Ok(Self { kernel, model, alert })
     }
 
     /// The kernel side.
