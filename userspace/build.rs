@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow};
+use sha2::Digest as _;
 
 fn main() -> Result<()> {
     let ebpf = env::var_os("CARGO_MANIFEST_DIR")
@@ -33,5 +34,13 @@ fn main() -> Result<()> {
     }
     let package = aya_build::Package { name: "septwatch-ebpf", root_dir: ebpf, ..Default::default() };
     aya_build::build_ebpf([package], aya_build::Toolchain::Custom(env!("CARGO_PKG_RUST_VERSION")))
-        .context("the eBPF programs do not build; `cargo xtask setup` installs what that needs")
+        .context("the eBPF programs do not build; `cargo xtask setup` installs what that needs")?;
+    // Whoever takes over a ledger that another process left must have the same programs.
+    let out = env::var_os("OUT_DIR").ok_or_else(|| anyhow!("OUT_DIR is not set: run this through cargo"))?;
+    let object = PathBuf::from(out).join("septwatch-bpf");
+    let bytes = std::fs::read(&object).with_context(|| format!("cannot read {}", object.display()))?;
+    let hash = sha2::Sha256::digest(bytes);
+    let key: String = hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    println!("cargo::rustc-env=SEPTWATCH_PROGRAMS={key}");
+    Ok(())
 }

@@ -10,8 +10,11 @@
 mod atomic;
 mod config;
 mod emit;
+mod gmem;
+mod kvm;
 mod maps;
 mod pages;
+mod point;
 mod seamcalls;
 mod store;
 mod task;

@@ -19,6 +19,7 @@ use septwatch_common::{
 
 use crate::{
     config, emit,
+    maps::LET_GO,
     store::{Maps, may_be_lent},
     task::now_ns,
 };
@@ -41,10 +42,12 @@ fn one(pages: &Pages, pfn: u64) {
     let found = match pages.hook {
         Hook::PageFree => tracker::release(&mut Maps, pfn, false, now_ns, &mut finding),
         Hook::PageFreeBatched => tracker::release(&mut Maps, pfn, true, now_ns, &mut finding),
-        Hook::PageAlloc => tracker::allocation(&mut Maps, pfn, now_ns, &mut finding),
+        // Of this file's programs there is one more.
+        _ => tracker::allocation(&mut Maps, pfn, now_ns, &mut finding),
     };
     if found {
         emit::violation(pages.ctx, pages.hook as u8, &finding, now_ns);
+        let _ = LET_GO.remove(pfn);
     }
 }
 

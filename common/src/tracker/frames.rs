@@ -137,7 +137,16 @@ pub(super) fn found<S: Store>(s: &mut S, violation: Violation, td: u16, out: &mu
     out.violation = violation;
     out.td = td;
     // A frame without a line, and so without a TD: it was lent before septwatch came, or found no room.
-    let of_td = s.record(td).map_or(Suspect::OUTSIDE, |record| record.suspect);
+    let mut of_td = Suspect::OUTSIDE;
+    if let Some(record) = s.record(td) {
+        of_td = record.suspect;
+        out.invalidation_ns = record.invalidation_ns;
+        if matches!(violation, Violation::ZapFailed | Violation::MapFailed | Violation::TeardownLeak) {
+            record.failed_ns = out.zap.failed_ns;
+            record.failed_status = out.zap.failed_status;
+            record.failed_leaf = out.zap.failed_leaf;
+        }
+    }
     out.suspect = s.suspect().and(of_td);
     true
 }

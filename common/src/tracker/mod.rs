@@ -4,6 +4,7 @@
 //! about one frame are in [`crate::line`], about one zap in [`crate::zap`]; here is only who meets whom.
 
 mod frames;
+mod kvm;
 mod lend;
 mod zaps;
 
@@ -14,6 +15,7 @@ use crate::{
 };
 
 pub use frames::{allocation, release};
+pub use kvm::{struck, vm_bugged, zap_called, zap_returned};
 use lend::{leak, lend, map, reclaim, td_of};
 use zaps::{write_back, zap_step};
 
@@ -58,6 +60,8 @@ pub struct Finding {
     pub zap: Zap,
     /// When the allocator received the frame, in ns of CLOCK_MONOTONIC; 0 where it did not, or where that is unknown.
     pub released_ns: u64,
+    /// When the TD's invalidation began that is under way; 0 where none is.
+    pub invalidation_ns: u64,
     /// Frames concerned: 1, or what a torn-down TD leaves behind.
     pub frames: u64,
 }
@@ -89,11 +93,10 @@ impl Finding {
             zero: [0; 3],
         },
         released_ns: 0,
+        invalidation_ns: 0,
         frames: 1,
     };
 }
-
-const FLUSHVP_NOT_DONE: u64 = 0x8000_0824_0000_0000;
 
 /// What is to be done to each of several frames.
 pub trait Each<S> {
@@ -194,8 +197,9 @@ pub fn seamcall<S: Store>(s: &mut S, leaf: Leaf, call: &Call, out: &mut Finding)
         Leaf::MngInit => stage(s, ok, call, Life::Initialized),
         Leaf::MrFinalize => stage(s, ok, call, Life::Finalized),
         Leaf::MngVpflushdone => {
-            // tdx.c, tdx_mmu_release_hkid(): vCPUs that are not flushed yet are no failure, KVM comes again.
-            if ok || call.answer.status.0 == FLUSHVP_NOT_DONE {
+            // tdx.c, tdx_mmu_release_hkid(): FLUSHVP_NOT_DONE, too, is the end, if a silent one. KVM comes once, when it
+            // destroys the VM.
+            if ok {
                 return false;
             }
             let td = td_of(s, call).unwrap_or(0);

@@ -1,7 +1,6 @@
 //! `septwatch watch`: what the programs see on this host, line by line.
 
 use std::{
-    cell::LazyCell,
     io::Write,
     time::{Duration, Instant},
 };
@@ -14,7 +13,7 @@ use super::{Interrupts, Watching, exit, watching};
 use crate::{
     hooks::lock::Lock,
     source::{
-        open,
+        open::{self, Opened, Options},
         session::{Session, Standing},
     },
     view::{json, lines, stack::KernelSymbols},
@@ -34,6 +33,14 @@ pub struct Args {
     /// Stop after this many seconds.
     #[arg(long, value_name = "SECONDS", value_parser = duration)]
     pub duration: Option<u64>,
+    /// At the end, leave the programs running: the next `septwatch watch` takes them over, with all that they found
+    /// meanwhile. Without this everything is detached.
+    #[arg(long)]
+    pub leave: bool,
+    /// Attach to the kernel's functions by kprobes even where fexit works: slower, for kernels on which fexit does harm,
+    /// and to compare the two.
+    #[arg(long)]
+    pub kprobes: bool,
     /// What watches.
     #[command(flatten)]
     pub watching: Watching,
@@ -54,25 +61,46 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
     let _lock = Lock::take("watch")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let start = Instant::now();
-    let (mut kernel, plan) = open::live(&args.watching.options())?;
+    let (mut kernel, opened) = open::live(&Options { kprobes: args.kprobes, ..args.watching.options() })?;
     let _rest_of_log = args.watching.logger(kernel.ebpf(), runtime.handle())?;
     kernel.record_pages(args.all_events)?;
-    let mut session = Session::new(kernel);
-    let attached = plan.hooks.iter().filter(|hook| hook.is_attached()).count();
-    let all = plan.hooks.iter().filter(|hook| hook.is_used()).count();
+    say_opened(&opened, kernel.is_pinned());
+    let mut session = Session::new(kernel)?;
+    let Opened { hooks, attached, taken_over, .. } = opened;
     if args.json {
-        let hooks = json!({"type": "start", "hooks": all, "attached": attached});
-        writeln!(out, "{hooks}")?;
+        let start = json!({"type": "start", "hooks": hooks, "attached": attached, "taken_over": taken_over});
+        writeln!(out, "{start}")?;
     } else {
         let ready = start.elapsed().as_millis();
-        writeln!(out, "watching: {attached} of {all} hooks attached after {ready} ms")?;
+        let how = if taken_over { "taken over" } else { "attached" };
+        writeln!(out, "watching: {attached} of {hooks} hooks {how} after {ready} ms")?;
     }
     out.flush()?;
-    runtime.block_on(follow(args, &mut session, out))?;
+    let ended = runtime.block_on(follow(args, &mut session, out));
+    if args.leave {
+        session.kernel().leave();
+    }
+    ended?;
     let standing = session.standing()?;
-    let total = session.model().total().max(standing.counters.violations.iter().sum());
-    last_words(args, total, &standing, out)?;
+    let total =
+        session.model().total().max(if taken_over { 0 } else { standing.counters.violations.iter().sum() });
+    last_words(args, total, &session, &standing, out)?;
     Ok(if total == 0 { exit::OK } else { exit::VIOLATION })
+}
+
+/// What somebody should know of how the programs came to run, on standard error.
+fn say_opened(opened: &Opened, pinned: bool) {
+    for (hook, error) in &opened.not_attached {
+        eprintln!("septwatch: without {hook}: {}", crate::commands::told(error));
+    }
+    if opened.replaced {
+        eprintln!(
+            "septwatch: a ledger of another version was running, and was removed: TDs that run are not in this one"
+        );
+    }
+    if !pinned {
+        eprintln!("septwatch: no bpffs on /sys/fs/bpf: if this process is killed, detection ends with it");
+    }
 }
 
 async fn follow(args: &Args, session: &mut Session, out: &mut dyn Write) -> Result<()> {
@@ -80,8 +108,9 @@ async fn follow(args: &Args, session: &mut Session, out: &mut dyn Write) -> Resu
     let mut interrupts = Interrupts::new()?;
     let mut tick = time::interval(Duration::from_millis(100));
     let end = args.duration.map(|seconds| Instant::now() + Duration::from_secs(seconds));
-    // Read when the first violation needs them: there are hundreds of thousands.
-    let symbols = LazyCell::new(KernelSymbols::running);
+    // Now, though there are hundreds of thousands: when a violation announces that a frame comes back, who gets it is
+    // to be watched at once.
+    let symbols = KernelSymbols::running();
     loop {
         let stop = tokio::select! {
             ready = ring.readable() => {
@@ -95,13 +124,14 @@ async fn follow(args: &Args, session: &mut Session, out: &mut dyn Write) -> Resu
             () = interrupts.received() => true,
         };
         let mut written = Ok(());
+        // A record leaves the ring when this returns: it must be out by then, for this process may be killed.
         session.pump(|event, verdict| {
             if written.is_err() {
                 return;
             }
             let time_ns = event.header().time_ns;
             written = if let (true, Some(verdict)) = (args.json, &verdict) {
-                writeln!(out, "{}", json::violation(verdict, || &symbols))
+                writeln!(out, "{}", json::violation(verdict, &symbols))
             } else if args.json {
                 writeln!(out, "{}", json::event(&event, None))
             } else {
@@ -114,6 +144,9 @@ async fn follow(args: &Args, session: &mut Session, out: &mut dyn Write) -> Resu
                 }
                 writeln!(out, "{text}")
             };
+            if written.is_ok() && event.is_vital() {
+                written = out.flush();
+            }
         })?;
         written?;
         out.flush()?;
@@ -123,7 +156,14 @@ async fn follow(args: &Args, session: &mut Session, out: &mut dyn Write) -> Resu
     }
 }
 
-fn last_words(args: &Args, total: u64, standing: &Standing, out: &mut dyn Write) -> Result<()> {
+fn last_words(
+    args: &Args,
+    total: u64,
+    session: &Session,
+    standing: &Standing,
+    out: &mut dyn Write,
+) -> Result<()> {
+    let windows = &session.model().windows;
     if args.json {
         let end = json!({
             "type": "end",
@@ -133,15 +173,22 @@ fn last_words(args: &Args, total: u64, standing: &Standing, out: &mut dyn Write)
             "frames_outside_the_ledger": standing.counters.outside,
             "calls_not_read": standing.counters.unread,
             "releases_missed": standing.missed_releases,
+            "windows": windows,
         });
         writeln!(out, "{end}")?;
     } else {
         let vital = standing.vital;
         writeln!(
             out,
-            "{total} violations; vital records: {} produced = {} received + {} lost",
-            vital.produced, vital.received, vital.lost
+            "{total} violations; vital records: {} produced = {} received + {} lost{}",
+            vital.produced,
+            vital.received,
+            vital.lost,
+            if vital.earlier == 0 { String::new() } else { format!(" + {} received before", vital.earlier) }
         )?;
+        for line in lines::windows(windows) {
+            writeln!(out, "{line}")?;
+        }
         if standing.missed_releases != 0 {
             writeln!(out, "{} runs at page releases were dropped by the kernel", standing.missed_releases)?;
         }

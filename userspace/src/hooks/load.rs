@@ -6,11 +6,12 @@ use aya::{Btf, Ebpf, EbpfLoader};
 use septwatch_common::{
     Leaf,
     config::{BLOCK_SHIFT, CHUNK, SHAPES, Shape},
+    kvm::{MEMBERS, POINTS, PointArgs},
 };
 use thiserror::Error;
 
 /// The programs, as userspace/build.rs compiled them.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/septwatch-bpf"));
+pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/septwatch-bpf"));
 
 /// Where `struct page` of a frame lies: at `base + pfn * size`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +69,12 @@ pub struct Settings {
     pub premap_exempt: bool,
     /// Where the observed functions have their arguments.
     pub shapes: Vec<(Leaf, Shape)>,
+    /// Where KVM's own functions have theirs.
+    pub points: [PointArgs; POINTS],
+    /// Where the members lie that the programs read.
+    pub members: [u32; MEMBERS],
+    /// Whether KVM's zapping function is given the frame itself, not an entry of the mirror page table.
+    pub zap_takes_pfn: bool,
     /// Frames of System RAM.
     pub frames: u64,
     /// Most memory that the ledger may take, in bytes; `None` is what all frames would need.
@@ -87,6 +94,12 @@ pub enum LoadError {
     /// The object and this binary do not belong together.
     #[error("the eBPF object has no {0}")]
     Missing(&'static str),
+    /// The object cannot be read a second time.
+    #[error("the eBPF object cannot be read: {0}")]
+    Parse(#[from] aya_obj::ParseError),
+    /// Its programs cannot be put together.
+    #[error("the eBPF object cannot be linked: {0}")]
+    Link(#[from] aya_obj::relocation::EbpfRelocationError),
 }
 
 /// Bytes that a chunk of the ledger takes in the kernel: see [`CHUNK`].
@@ -127,6 +140,9 @@ pub fn load(settings: &Settings, btf: Option<&Btf>) -> Result<Ebpf, LoadError> {
         let shape = known.map_or(Shape::NONE, |(_, shape)| *shape);
         shapes[at * 16..][..16].copy_from_slice(&shape.to_bytes());
     }
+    let points = settings.points.concat();
+    let members: Vec<u8> = settings.members.iter().flat_map(|offset| offset.to_ne_bytes()).collect();
+    let takes_pfn = u8::from(settings.zap_takes_pfn);
     let user = u8::from(settings.memory == Memory::User);
     let exempt = u8::from(settings.premap_exempt);
     let mut loader = EbpfLoader::new();
@@ -146,6 +162,9 @@ pub fn load(settings: &Settings, btf: Option<&Btf>) -> Result<Ebpf, LoadError> {
         .override_global("PREMAP_EXEMPT", &exempt, true)
         .override_global("BLOCK_MASK", &block_mask, true)
         .override_global("SEAMCALL_SHAPES", &shapes[..], true)
+        .override_global("POINT_ARGS", &points[..], true)
+        .override_global("MEMBER_OFFSETS", &members[..], true)
+        .override_global("ZAP_TAKES_PFN", &takes_pfn, true)
         .override_global("AYA_LOG_LEVEL", &settings.log_level, false);
     Ok(loader.load(OBJECT)?)
 }

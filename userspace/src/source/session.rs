@@ -35,9 +35,18 @@ pub struct Standing {
 }
 
 impl Session {
-    /// Begins with programs that are attached.
-    pub fn new(kernel: Kernel) -> Self {
-        Self { kernel, model: Model::default(), alert: None }
+    /// Begins with programs that are attached. TDs and records that others have seen before are taken in.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub fn new(kernel: Kernel) -> Result<Self, KernelError> {
+        let mut model = Model::default();
+        model.accounting.resume(kernel.before());
+        for td in kernel.tds()? {
+            model.known(&td);
+        }
+        let alert = kernel.watches_allocations().then(Instant::now);
+        Ok(Self { kernel, model, alert })
     }
 
     /// The kernel side.
@@ -61,20 +70,17 @@ impl Session {
     /// The kernel side cannot be read.
     pub fn pump(&mut self, mut sink: impl FnMut(Event, Option<Verdict>)) -> Result<(), KernelError> {
         let Self { kernel, model, alert } = self;
-        let mut arrived = Vec::new();
         kernel.drain(|event| {
             let verdict = model.apply(&event);
             if verdict.as_ref().is_some_and(announces_release) {
                 *alert = Some(Instant::now());
             }
-            arrived.push((event, verdict));
+            sink(event, verdict);
         })?;
-        // A frame is about to come back, or has: from now on allocations show who gets it. Before anything is told,
-        // for that may take its time.
+        // A frame is about to come back, or has: from now on allocations show who gets it.
         if self.alert.is_some() && !self.kernel.watches_allocations() {
             self.kernel.watch_allocations(true)?;
         }
-        arrived.into_iter().for_each(|(event, verdict)| sink(event, verdict));
         Ok(())
     }
 

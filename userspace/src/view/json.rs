@@ -1,6 +1,11 @@
 //! Events as JSON, one object a line.
 
-use septwatch_common::{Leaf, Level, Life, Status, Suspect, wire::TdLife, zap::PFN_UNKNOWN};
+use septwatch_common::{
+    Leaf, Level, Life, Status, Suspect,
+    kvm::VmStage,
+    wire::{TdLife, VmLife},
+    zap::PFN_UNKNOWN,
+};
 use serde_json::{Value, json};
 
 use crate::{
@@ -9,7 +14,7 @@ use crate::{
         verdict::{Verdict, hook},
     },
     source::event::Event,
-    view::stack::{KernelSymbols, in_process},
+    view::stack::{KernelSymbols, user_names},
 };
 
 fn life(event: &TdLife) -> Value {
@@ -31,13 +36,27 @@ fn life(event: &TdLife) -> Value {
 
 /// A violation as [`event`] gives it, and the places in its stacks by name: the addresses mean something only as long
 /// as this kernel and this process run.
-pub fn violation<'a>(verdict: &Verdict, symbols: impl Fn() -> &'a KernelSymbols) -> Value {
+pub fn violation(verdict: &Verdict, symbols: &KernelSymbols) -> Value {
     let mut object = json!(verdict);
-    // First the process: it may end soon. A reader wants the kernel's first.
-    let user = in_process(verdict.tgid, &verdict.user_stack);
-    object["kernel_functions"] = verdict.kernel_stack.iter().map(|at| symbols().name(*at)).collect();
-    object["user_functions"] = user.into();
+    object["kernel_functions"] = verdict.kernel_stack.iter().map(|at| symbols.name(*at)).collect();
+    object["user_functions"] = user_names(verdict.tgid, &verdict.user_stack).into();
     object
+}
+
+fn vm(event: &VmLife) -> Value {
+    let bugged = (event.bugged_ns != 0).then(|| event.header.time_ns.saturating_sub(event.bugged_ns));
+    json!({
+        "type": "vm",
+        "time_ns": event.header.time_ns,
+        "td": event.id,
+        "tdr_pfn": event.tdr,
+        "stage": VmStage::from_number(event.stage).map(VmStage::name),
+        "since_bugged_ns": bugged,
+        "lent_frames": event.lent,
+        "pid": event.header.tgid,
+        "tid": event.tid,
+        "comm": text(&event.comm),
+    })
 }
 
 /// Whether a SEAMCALL is about a place in the guest's memory.
@@ -85,6 +104,7 @@ pub fn event(event: &Event, verdict: Option<&Verdict>) -> Value {
             "pid": event.header.tgid,
             "tid": event.tid,
         }),
+        (Event::Vm(event), _) => vm(event),
         (Event::Violation(event), None) => json!({
             "type": "unknown-violation",
             "number": event.violation,

@@ -302,3 +302,14 @@ fn zaps_of_frames_that_are_not_in_the_ledger_end_with_remove() {
     }
     assert_eq!(ledger.zaps().count(), 0);
 }
+
+/// KVM asks once, when it destroys the VM: a vCPU that is not flushed then never will be.
+#[test]
+fn vcpus_that_are_not_flushed_at_the_end_are_a_leak() {
+    const FLUSHVP_NOT_DONE: u64 = 0x8000_0824_0000_0000;
+    let mut ledger = finalized();
+    assert_eq!(ok(&mut ledger, Leaf::MemPageAug, PFN, (GFN, Level::L4K)), None);
+    let out = seamcall(&mut ledger, Leaf::MngVpflushdone, PFN_UNKNOWN, NOWHERE, FLUSHVP_NOT_DONE).unwrap();
+    assert_eq!((out.violation, out.frames), (Violation::TeardownLeak, 2), "the page and the TDR");
+    assert_eq!(ok(&mut ledger, Leaf::MngVpflushdone, PFN_UNKNOWN, NOWHERE), None);
+}

@@ -1,5 +1,5 @@
-//! The third floor of the tests: all scenarios and the fault matrix, on one kernel or on all. What needs no machine
-//! of its own (with a second CPU, or another VMM) shares one with others, for septwatch is slow to load where all is emulated.
+//! The third floor of the tests: all scenarios and the fault matrix, on one kernel or on all. What a machine need not
+//! have for itself (a second CPU, say) shares one with others, for septwatch is slow to load where all is emulated.
 
 use std::path::Path;
 
@@ -8,7 +8,6 @@ use clap::ValueEnum;
 
 use super::batch::{self, Case};
 use super::kernel::{self, Image};
-use super::machines::Wanted;
 use super::runner::{self, How, Work};
 use super::scenario::Scenario;
 use super::{DEFAULT_RELEASE, bochs, matrix, scenario, source};
@@ -68,10 +67,8 @@ fn on(image: &Image, septwatch: &Path) -> Result<Count> {
 
 /// The machines for these scenarios, long ones first. Those that are made for other kernels are no tests of this one.
 pub fn of_scenarios(scenarios: Vec<Scenario>, kernel: &str) -> Vec<Work> {
-    let (together, alone): (Vec<_>, Vec<_>) = scenarios
-        .into_iter()
-        .filter(|scenario| scenario.is_for(kernel))
-        .partition(|scenario| scenario.cpus == 1 && (scenario.machine, scenario.vmm) == Wanted::default());
+    let (together, alone): (Vec<_>, Vec<_>) =
+        scenarios.into_iter().filter(|scenario| scenario.is_for(kernel)).partition(Scenario::shares);
     let case = |scenario: Scenario| Case {
         expected: scenario.expected(kernel).clone(),
         name: scenario.name,

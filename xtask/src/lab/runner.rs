@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+use super::agents::Agents;
 use super::batch::{self, Case};
 use super::guest::{self, RUN_SCENARIO};
 use super::kernel::Image;
@@ -151,6 +152,7 @@ fn boot(
     job: &Job<'_>,
     wanted: Wanted,
     name: &str,
+    run: &str,
     script: &str,
     (cpus, limit): (u32, u64),
     watch: impl FnMut(&str),
@@ -159,7 +161,7 @@ fn boot(
     let folder = folder.context("no folder for the machine")?;
     let input = folder.path().join("in");
     fs::create_dir(&input).context("no folder for the machine's input")?;
-    fs::write(input.join("run"), RUN_SCENARIO).context("cannot write the machine's input")?;
+    fs::write(input.join("run"), run).context("cannot write the machine's input")?;
     fs::write(input.join("script"), script).context("cannot write the machine's input")?;
     let mut machine = job.machines.machine(wanted, folder.path(), &input, cpus)?;
     let why = match machine.run(Duration::from_secs(limit), watch)? {
@@ -174,8 +176,9 @@ fn boot(
 }
 
 fn one(job: &Job<'_>, scenario: &Scenario, wanted: Wanted) -> Result<Verdict> {
+    let run = scenario.agents.map_or_else(|| RUN_SCENARIO.to_owned(), Agents::script);
     let limits = (scenario.cpus, scenario.seconds);
-    let ran = boot(job, wanted, &scenario.name, &scenario.script, limits, |_| ())?;
+    let ran = boot(job, wanted, &scenario.name, &run, &scenario.script, limits, |_| ())?;
     let judged = match &ran.why {
         Some(why) => Err(why.clone()),
         None => oracle::judge(&ran.out(), scenario.expected(&job.image.name))
@@ -198,13 +201,14 @@ const PROGRESS: Duration = Duration::from_secs(30);
 fn many(job: &Job<'_>, name: &str, cases: &[Case]) -> Result<Vec<(String, Verdict)>> {
     let mut begun = 0;
     let mut told = Instant::now();
-    let ran = boot(job, Wanted::default(), name, &batch::script(cases), (1, BATCH_LIMIT), |text| {
-        begun += text.matches("lab: case ").count();
-        if told.elapsed() >= PROGRESS {
-            told = Instant::now();
-            note(name, format_args!("case {begun} of {}", cases.len()));
-        }
-    })?;
+    let ran =
+        boot(job, Wanted::default(), name, RUN_SCENARIO, &batch::script(cases), (1, BATCH_LIMIT), |text| {
+            begun += text.matches("lab: case ").count();
+            if told.elapsed() >= PROGRESS {
+                told = Instant::now();
+                note(name, format_args!("case {begun} of {}", cases.len()));
+            }
+        })?;
     let out = ran.out();
     let whole = match &ran.why {
         Some(why) => Err(format!("{why}, in case {begun} of {}", cases.len())),
@@ -224,7 +228,7 @@ fn many(job: &Job<'_>, name: &str, cases: &[Case]) -> Result<Vec<(String, Verdic
 fn whole(out: &Path) -> Result<Vec<Finding>> {
     let json = out.join(oracle::JSON);
     let text = fs::read_to_string(&json).with_context(|| format!("cannot read {}", json.display()))?;
-    Ok(vec![oracle::exit_code(out)?, oracle::whole(&text, false)])
+    Ok(vec![oracle::exit_code(out)?, oracle::whole(&text)])
 }
 
 fn of_case(folder: &Path, expected: &Expectation) -> Result<Vec<Finding>> {

@@ -6,6 +6,7 @@ use std::fs;
 use anyhow::{Context as _, Result};
 use serde::Deserialize;
 
+use super::agents::Agents;
 use super::place;
 
 /// One scenario. Field names are those of the file; `tests/lab/README.md` describes them.
@@ -31,6 +32,8 @@ pub struct Scenario {
     /// Seconds of this machine's time before it counts as hung.
     #[serde(default = "limit")]
     pub seconds: u64,
+    /// septwatch is killed meanwhile.
+    pub agents: Option<Agents>,
     /// For the lab's VMM.
     pub script: String,
     pub expect: Expectation,
@@ -99,10 +102,8 @@ pub struct Expectation {
     /// Frames that septwatch takes for freed while owned, and they are not: the module lied.
     #[serde(default)]
     pub believed: usize,
-    /// septwatch may miss releases (and counts them): masses of pages are freed, and the kernel drops the run of a
-    /// program while another run of it is under way on the same CPU.
-    #[serde(default)]
-    pub misses: bool,
+    /// How many frames are freed while owned depends on time, and so what is owned at the end: at least so many.
+    pub freed_at_least: Option<usize>,
     /// Neither the kernel log nor the reuse of freed frames is compared.
     #[serde(skip)]
     pub loose: bool,
@@ -112,6 +113,12 @@ impl Scenario {
     /// What must come of it on this kernel.
     pub fn expected(&self, kernel: &str) -> &Expectation {
         self.expect_on.get(kernel).unwrap_or(&self.expect)
+    }
+
+    /// Can one machine run it along with others?
+    pub fn shares(&self) -> bool {
+        let usual = (self.machine, self.vmm) == (Kind::default(), Vmm::default());
+        usual && self.cpus == 1 && self.agents.is_none()
     }
 
     /// Is it made for this kernel? A tree by path counts as the newest.

@@ -16,6 +16,7 @@
 //! | `delete-slot NAME`, `close-gmem NAME` | delete the memory slot, close the guest_memfd |
 //! | `poison NAME PAGE` | a memory failure in the frame that holds this page |
 //! | `stress NAME OPERATIONS SEED` | random faults, conversions and punches |
+//! | `drip NAME PAGE MS FILE` | punch page after page, one every so many milliseconds, until the file is there |
 //! | `destroy NAME`, `exit` | close all of a TD's descriptors; leave the process |
 //! | `inject RULE`, `reset` | rules of the software module; make it forget everything |
 //! | `selftest` | the software module's own test |
@@ -29,6 +30,8 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufRead as _, Write as _};
 use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use kvm_ioctls::VcpuExit;
@@ -111,6 +114,7 @@ fn on_td(td: &mut Td, verb: &str, rest: &[&str]) -> Result<String> {
         ("delete-slot", []) => td.set_slot(0)?,
         ("close-gmem", []) => drop(td.gmem.take().context("it is closed already")?),
         ("poison", [page]) => return poison(td, number(page)?),
+        ("drip", [page, ms, file]) => return drip(td, number(page)?, number(ms)?, file),
         ("stress", [operations, seed]) => return stress(td, number(operations)?, number(seed)?),
         _ => bail!("no command `{verb}` with {} words after the TD", rest.len()),
     }
@@ -200,6 +204,18 @@ fn poison(td: &Td, page: u64) -> Result<String> {
     let file = "/sys/kernel/debug/hwpoison/corrupt-pfn";
     fs::write(file, format!("{frame:#x}")).with_context(|| format!("pfn={frame:#x}"))?;
     Ok(format!("pfn={frame:#x}"))
+}
+
+/// It ends at the last page, too, which is an error: whoever makes the file has not.
+fn drip(td: &Td, first: u64, ms: u64, until: &str) -> Result<String> {
+    for page in first..td.pages() {
+        if fs::exists(until)? {
+            return Ok(format!("punched={}", page - first));
+        }
+        td.punch(page, 1).with_context(|| format!("page {page}"))?;
+        thread::sleep(Duration::from_millis(ms));
+    }
+    bail!("no page is left, and there is no {until}")
 }
 
 /// Random traffic that must all succeed; what KVM refuses is counted.

@@ -227,8 +227,7 @@ impl Verdict {
     fn new(place: &str, problems: Vec<Problem>, plan: Option<&Plan>) -> Self {
         let line = match problems.as_slice() {
             [] => {
-                let hooks: Vec<_> =
-                    plan.iter().flat_map(|plan| &plan.hooks).filter(|hook| hook.is_used()).collect();
+                let hooks: Vec<_> = plan.iter().flat_map(|plan| &plan.hooks).collect();
                 let mut lost: Vec<_> = hooks
                     .iter()
                     .filter(|hook| hook.bound().is_none())

@@ -171,19 +171,16 @@ fn render_plan(f: &mut fmt::Formatter<'_>, plan: &Plan) -> fmt::Result {
 
 fn render_hook(f: &mut fmt::Formatter<'_>, hook: &Hook) -> fmt::Result {
     let reason = match &hook.state {
-        State::Bound(bound) => {
-            let unused = if hook.is_used() { "" } else { " (planned; this version does not attach it)" };
-            return writeln!(f, "  {:<29} {bound}{unused}", hook.name);
-        }
+        State::Bound(bound) => return writeln!(f, "  {:<33} {bound}", hook.name),
         State::Missing { reason } => reason,
     };
     let need = match hook.need {
         Need::Required => "MISSING, required",
         Need::Useful => "missing",
     };
-    writeln!(f, "  {:<29} {need}: {reason}", hook.name)?;
+    writeln!(f, "  {:<33} {need}: {reason}", hook.name)?;
     match hook.lost {
-        [] => writeln!(f, "  {:<29} no detection is lost, only detail: {}", "", hook.purpose),
-        lost => writeln!(f, "  {:<29} lost: {}", "", lost.join(", ")),
+        [] => writeln!(f, "  {:<33} no detection is lost, only detail: {}", "", hook.purpose),
+        lost => writeln!(f, "  {:<33} lost: {}", "", lost.join(", ")),
     }
 }

@@ -261,8 +261,7 @@ pub(super) const TEARDOWN: &[Row] = &[
         outcomes: &[
             when(
                 "FLUSHVP_NOT_DONE",
-                "gives up without a message, to try again when the VM is destroyed; if it stays so, HKID, S-EPT and \
-                 control pages are leaked",
+                "gives up without a message; HKID, S-EPT and control pages are leaked",
                 LEAK,
                 RELEASE,
             ),

@@ -256,8 +256,7 @@ impl Naive {
                 td.finalized |= leaf == Leaf::MrFinalize;
                 None
             }
-            // Success says nothing, and neither does a vCPU that is not flushed yet: KVM comes again.
-            Leaf::MngVpflushdone if ok || call.answer.status.0 == 0x8000_0824_0000_0000 => None,
+            Leaf::MngVpflushdone if ok => None,
             Leaf::MngKeyFreeid | Leaf::MngVpflushdone => {
                 let td = self.td(call.tdr);
                 let expected = self.says(Violation::TeardownLeak, Some(td), call.pfn, call.gfn);
