@@ -83,7 +83,8 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
     }
     ended?;
     let standing = session.standing()?;
-    let total = session.model().total().max(if taken_over { 0 } else { standing.counters.violations.iter().sum() });
+    let total =
+        session.model().total().max(if taken_over { 0 } else { standing.counters.violations.iter().sum() });
     last_words(args, total, &session, &standing, out)?;
     Ok(if total == 0 { exit::OK } else { exit::VIOLATION })
 }
@@ -94,7 +95,9 @@ fn say_opened(opened: &Opened, pinned: bool) {
         eprintln!("septwatch: without {hook}: {}", crate::commands::told(error));
     }
     if opened.replaced {
-        eprintln!("septwatch: a ledger of another version was running, and was removed: TDs that run are not in this one");
+        eprintln!(
+            "septwatch: a ledger of another version was running, and was removed: TDs that run are not in this one"
+        );
     }
     if !pinned {
         eprintln!("septwatch: no bpffs on /sys/fs/bpf: if this process is killed, detection ends with it");
@@ -160,16 +163,10 @@ fn last_words(
 ) -> Result<()> {
     let windows = &session.model().windows;
     if args.json {
-        let end = json!({
-            "type": "end",
-            "violations": total,
-            "vital_records": standing.vital,
-            "page_records": standing.pages,
-            "frames_outside_the_ledger": standing.counters.outside,
-            "calls_not_read": standing.counters.unread,
-            "releases_missed": standing.missed_releases,
-            "windows": windows,
-        });
+        let mut end = json!({"type": "end", "violations": total, "windows": windows});
+        if let Some(end) = end.as_object_mut() {
+            end.extend(json::standing(standing));
+        }
         writeln!(out, "{end}")?;
     } else {
         let vital = standing.vital;
