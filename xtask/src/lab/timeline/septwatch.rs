@@ -9,7 +9,7 @@ use super::{Item, span};
 const FRAMES: usize = 8;
 
 /// Keys of a violation that are told in words below, or that the line and its time tell already.
-const TOLD: [&str; 31] = [
+const TOLD: [&str; 32] = [
     "type",
     "violation",
     "confidence",
@@ -32,6 +32,7 @@ const TOLD: [&str; 31] = [
     "failed_ns",
     "since_failed_zap_ns",
     "window_ns",
+    "invalidation_ns",
     "hook",
     "pid",
     "tid",
@@ -43,12 +44,13 @@ const TOLD: [&str; 31] = [
     "user_functions",
 ];
 
-/// TDs' lives, and violations.
+/// TDs' and VMs' lives, and violations.
 pub(super) fn events(text: &str) -> Vec<Item> {
     let objects = text.lines().filter_map(|line| serde_json::from_str::<Map<String, Value>>(line).ok());
     objects
         .filter_map(|object| match object.get("type")?.as_str()? {
             "td" => life(&object),
+            "vm" => vm(&object),
             "violation" => violation(&object),
             _ => None,
         })
@@ -58,6 +60,15 @@ pub(super) fn events(text: &str) -> Vec<Item> {
 fn life(object: &Map<String, Value>) -> Option<Item> {
     let of = |key| shown(object.get(key));
     let what = format!("TD {} {}: by {} ({})", of("td"), of("life"), of("comm"), of("pid"));
+    Some(Item::new(object.get("time_ns")?.as_u64()?, "septwatch", what.clone(), what))
+}
+
+fn vm(object: &Map<String, Value>) -> Option<Item> {
+    let of = |key| shown(object.get(key));
+    let mut what = format!("VM of TD {} {}", of("td"), of("stage"));
+    if let Some(ns) = object.get("since_bugged_ns").and_then(Value::as_u64) {
+        what += &format!(", {} after it was bugged", span(ns));
+    }
     Some(Item::new(object.get("time_ns")?.as_u64()?, "septwatch", what.clone(), what))
 }
 
@@ -81,7 +92,11 @@ fn violation(object: &Map<String, Value>) -> Option<Item> {
         }
         item.details.push(line);
     }
-    let times = [("since_failed_zap_ns", "after the failing step"), ("window_ns", "after the release")];
+    let times = [
+        ("since_failed_zap_ns", "after the failing step"),
+        ("invalidation_ns", "after the invalidation began"),
+        ("window_ns", "after the release"),
+    ];
     for (key, words) in times {
         if let Some(ns) = object.get(key).and_then(Value::as_u64) {
             item.details.push(format!("{} {words}", span(ns)));
