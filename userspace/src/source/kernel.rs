@@ -97,6 +97,37 @@ pub struct Kernel {
     alloc: Option<OwnedFd>,
 }
 
+/// What allocations are watched with.
+pub struct Allocations<'a> {
+    attached: &'a Attached,
+    link: &'a mut Option<OwnedFd>,
+}
+
+impl Allocations<'_> {
+    /// As [`Kernel::watch_allocations`].
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn watch(&mut self, on: bool) -> Result<(), KernelError> {
+        if on == self.link.is_some() {
+            return Ok(());
+        }
+        let pins = self.attached.pins();
+        if let Some(pins) = pins {
+            pins.drop_link(ALLOC);
+        }
+        *self.link = None;
+        if on {
+            let link = self.attached.open_tracepoint(ALLOC)?;
+            if let Some(pins) = pins {
+                pins.link(ALLOC, link.as_fd()).map_err(AttachError::from)?;
+            }
+            *self.link = Some(link);
+        }
+        Ok(())
+    }
+}
+
 fn map_error(name: &'static str) -> impl FnOnce(MapError) -> KernelError {
     move |source| KernelError::Map { name, source }
 }
@@ -274,22 +305,7 @@ impl Kernel {
     /// # Errors
     /// The kernel refuses.
     pub fn watch_allocations(&mut self, on: bool) -> Result<(), KernelError> {
-        if on == self.alloc.is_some() {
-            return Ok(());
-        }
-        let pins = self.attached.pins();
-        if let Some(pins) = pins {
-            pins.drop_link(ALLOC);
-        }
-        self.alloc = None;
-        if on {
-            let link = self.attached.open_tracepoint(ALLOC)?;
-            if let Some(pins) = pins {
-                pins.link(ALLOC, link.as_fd()).map_err(AttachError::from)?;
-            }
-            self.alloc = Some(link);
-        }
-        Ok(())
+        Allocations { attached: &self.attached, link: &mut self.alloc }.watch(on)
     }
 
     /// Whether allocations are watched.
@@ -323,11 +339,15 @@ impl Kernel {
     /// other.
     ///
     /// # Errors
-    /// A record is not one of ours.
-    pub fn drain(&mut self, mut sink: impl FnMut(Event)) -> Result<(), KernelError> {
+    /// A record is not one of ours, or the sink fails.
+    pub fn drain(
+        &mut self,
+        mut sink: impl FnMut(Event, &mut Allocations<'_>) -> Result<(), KernelError>,
+    ) -> Result<(), KernelError> {
+        let mut allocations = Allocations { attached: &self.attached, link: &mut self.alloc };
         for ring in [&mut self.vital, &mut self.pages] {
             while let Some(record) = ring.next() {
-                sink(Event::parse(&record)?);
+                sink(Event::parse(&record)?, &mut allocations)?;
             }
         }
         Ok(())

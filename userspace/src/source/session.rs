@@ -74,18 +74,17 @@ impl Session {
     /// The kernel side cannot be read.
     pub fn pump(&mut self, mut sink: impl FnMut(Event, Option<Verdict>)) -> Result<(), KernelError> {
         let Self { kernel, model, alert, .. } = self;
-        kernel.drain(|event| {
+        kernel.drain(|event, allocations| {
             let verdict = model.apply(&event);
             if verdict.as_ref().is_some_and(announces_release) {
                 *alert = Some(Instant::now());
+                // A frame is about to come back, or has: from now on allocations show who gets it. Before it is told,
+                // for that takes its time.
+                allocations.watch(true)?;
             }
             sink(event, verdict);
-        })?;
-        // A frame is about to come back, or has: from now on allocations show who gets it.
-        if self.alert.is_some() && !self.kernel.watches_allocations() {
-            self.kernel.watch_allocations(true)?;
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     /// What is to be done from time to time: doubts that only userspace sees, and the end of an alert.

@@ -160,9 +160,9 @@ pub fn details(verdict: &Verdict, symbols: &KernelSymbols) -> Vec<String> {
         verdict.hook, verdict.cpu, verdict.comm, verdict.tgid, verdict.tid
     ));
     if !verdict.kernel_stack.is_empty() {
-        // The innermost frames are those of the programs that saw it.
+        // Without the programs that saw it and the trampolines that lead to programs.
         let names = verdict.kernel_stack.iter().map(|at| symbols.name(*at));
-        let names: Vec<_> = names.skip_while(|name| name.starts_with("bpf_")).take(8).collect();
+        let names: Vec<_> = names.filter(|name| !name.starts_with("bpf_")).take(8).collect();
         lines.push(format!("kernel stack: {}", names.join(" < ")));
     }
     if !verdict.user_stack.is_empty() {

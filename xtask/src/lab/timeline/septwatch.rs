@@ -118,8 +118,8 @@ fn violation(object: &Map<String, Value>) -> Option<Item> {
     {
         let stack = object.get(names).or_else(|| object.get(addresses)).and_then(Value::as_array);
         let stack = stack.into_iter().flatten().filter_map(Value::as_str);
-        // The innermost frames are those of the programs that saw it.
-        let stack: Vec<&str> = stack.skip_while(|name| name.starts_with("bpf_")).take(FRAMES).collect();
+        // Without the programs that saw it and the trampolines that lead to programs.
+        let stack: Vec<&str> = stack.filter(|name| !name.starts_with("bpf_")).take(FRAMES).collect();
         if !stack.is_empty() {
             item.details.push(format!("{side} stack: {}", stack.join(" < ")));
         }
