@@ -270,5 +270,7 @@ const _: () = {
     assert!(size_of::<Frame>() == 24 + 16);
     assert!(size_of::<VmLife>() == 24 + 24 + 16 + 16);
     assert!(size_of::<LetGo>() == 40);
-    assert!(size_of::<ViolationEvent>() == 24 + 24 + 64 + 32 + 48 + 16 + 8 + 16 + 8 * (KERNEL_STACK + USER_STACK));
+    assert!(
+        size_of::<ViolationEvent>() == 24 + 24 + 64 + 32 + 48 + 16 + 8 + 16 + 8 * (KERNEL_STACK + USER_STACK)
+    );
 };

@@ -13,8 +13,8 @@ use septwatch_common::{
     kvm::VmStage,
     tracker::{Call, Finding},
     wire::{
-        Frame, Header, Hook, KERNEL_STACK, Kind, SeamcallErr, SeamcallOk, TdLife, USER_STACK,
-        VERSION, ViolationEvent, VmLife,
+        Frame, Header, Hook, KERNEL_STACK, Kind, SeamcallErr, SeamcallOk, TdLife, USER_STACK, VERSION,
+        ViolationEvent, VmLife,
     },
 };
 

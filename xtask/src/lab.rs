@@ -26,7 +26,7 @@ use std::process::ExitCode;
 use anyhow::{Result, ensure};
 use clap::{Args, Subcommand};
 
-use runner::{Outcome, Work};
+use runner::{How, Outcome, Work};
 
 /// The release that is built when none is asked for.
 const DEFAULT_RELEASE: &str = "7.3";
@@ -69,12 +69,8 @@ pub struct Run {
     all: bool,
     #[command(flatten)]
     kernel: Kernel,
-    /// Keep the files of every machine, not only of those that failed.
-    #[arg(long)]
-    keep: bool,
-    /// Put this septwatch into the machines instead of building the tree's.
-    #[arg(long, value_name = "PROGRAM")]
-    septwatch: Option<PathBuf>,
+    #[command(flatten)]
+    how: How,
 }
 
 #[derive(Args)]
@@ -87,12 +83,8 @@ pub struct MatrixRun {
     list: bool,
     #[command(flatten)]
     kernel: Kernel,
-    /// Keep the files of every case, not only of those that failed.
-    #[arg(long)]
-    keep: bool,
-    /// Put this septwatch into the machines instead of building the tree's.
-    #[arg(long, value_name = "PROGRAM")]
-    septwatch: Option<PathBuf>,
+    #[command(flatten)]
+    how: How,
 }
 
 #[derive(Args)]
@@ -144,12 +136,12 @@ fn run_scenarios(options: &Run) -> Result<ExitCode> {
     }
     let image = kernel::ensure(&options.kernel.source()?)?;
     let boots = if options.all {
-        floor::of_scenarios(scenarios, &image.name)
+        floor::of_scenarios(scenarios, Vec::new(), &image.name, options.how.machines)
     } else {
         scenarios.retain(|scenario| options.scenarios.contains(&scenario.name));
         scenarios.into_iter().map(|scenario| Work::Scenario(Box::new(scenario))).collect()
     };
-    let outcome = runner::run(&image, boots, options.keep, options.septwatch.as_deref())?;
+    let outcome = runner::run(&image, boots, &options.how)?;
     Ok(tell(&outcome))
 }
 
@@ -167,8 +159,8 @@ fn run_matrix(options: &MatrixRun) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let image = kernel::ensure(&source)?;
-    let boots = batch::halves("matrix", cases);
-    let outcome = runner::run(&image, boots, options.keep, options.septwatch.as_deref())?;
+    let boots = batch::parts("matrix", cases, options.how.machines);
+    let outcome = runner::run(&image, boots, &options.how)?;
     Ok(tell(&outcome))
 }
 

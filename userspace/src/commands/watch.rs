@@ -83,7 +83,8 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
     }
     ended?;
     let standing = session.standing()?;
-    let total = session.model().total().max(if taken_over { 0 } else { standing.counters.violations.iter().sum() });
+    let total =
+        session.model().total().max(if taken_over { 0 } else { standing.counters.violations.iter().sum() });
     last_words(args, total, &session, &standing, out)?;
     Ok(if total == 0 { exit::OK } else { exit::VIOLATION })
 }
@@ -94,7 +95,9 @@ fn say_opened(opened: &Opened, pinned: bool) {
         eprintln!("septwatch: without {hook}: {}", crate::commands::told(error));
     }
     if opened.replaced {
-        eprintln!("septwatch: a ledger of another version was running, and was removed: TDs that run are not in this one");
+        eprintln!(
+            "septwatch: a ledger of another version was running, and was removed: TDs that run are not in this one"
+        );
     }
     if !pinned {
         eprintln!("septwatch: no bpffs on /sys/fs/bpf: if this process is killed, detection ends with it");

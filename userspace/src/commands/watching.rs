@@ -85,7 +85,9 @@ impl Watching {
     pub fn logger(&self, ebpf: Option<&mut Ebpf>, runtime: &Handle) -> Result<Option<RestOfLog>> {
         let Some(level) = self.bpf_log else { return Ok(None) };
         let Some(ebpf) = ebpf else {
-            bail!("--bpf-log: the programs that run were loaded by another process, and log nothing for this one")
+            bail!(
+                "--bpf-log: the programs that run were loaded by another process, and log nothing for this one"
+            )
         };
         StderrLog::install(level)?;
         let logger = EbpfLogger::init(ebpf).context("the log of the programs in the kernel")?;

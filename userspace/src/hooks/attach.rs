@@ -183,7 +183,11 @@ impl Attached {
         Ok(())
     }
 
-    fn keep_other(&mut self, name: &str, link: impl TryInto<FdLink, Error = LinkError>) -> Result<(), AttachError> {
+    fn keep_other(
+        &mut self,
+        name: &str,
+        link: impl TryInto<FdLink, Error = LinkError>,
+    ) -> Result<(), AttachError> {
         let hook = || name.to_owned();
         let mut link = link.try_into().map_err(|source| AttachError::Link { hook: hook(), source })?;
         if let Some(pins) = &self.pins {
@@ -346,8 +350,8 @@ impl Attached {
         let mut missed = Missed::default();
         for (name, program) in &self.programs {
             let path = format!("/proc/self/fdinfo/{}", program.as_raw_fd());
-            let info =
-                fs::read_to_string(&path).map_err(|source| AttachError::Proc { path: path.clone(), source })?;
+            let info = fs::read_to_string(&path)
+                .map_err(|source| AttachError::Proc { path: path.clone(), source })?;
             let misses = info.lines().find_map(|line| line.strip_prefix("recursion_misses:"));
             let misses = misses.and_then(|count| count.trim().parse::<u64>().ok()).unwrap_or(0);
             match name.as_str() {

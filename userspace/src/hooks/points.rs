@@ -26,7 +26,9 @@ pub struct PointSpec {
     pub at_return: Option<&'static str>,
 }
 
-use Role::{FallocMode, File, Folio, Gfn, Gmem, Inode, Kvm, Level, MirrorSpte, OldSpte, Page, Request, VmFault};
+use Role::{
+    FallocMode, File, Folio, Gfn, Gmem, Inode, Kvm, Level, MirrorSpte, OldSpte, Page, Request, VmFault,
+};
 
 /// All of them.
 pub const POINT_HOOKS: [PointSpec; POINTS] = [

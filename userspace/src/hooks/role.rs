@@ -189,12 +189,7 @@ impl Role {
             | Self::Request
             | Self::MirrorSpte
             | Self::OldSpte
-
-            | Self::FallocMode
-
-
-
- => integer,
+            | Self::FallocMode => integer,
             Self::Kvm => pointer("kvm"),
             Self::Inode => pointer("inode"),
             Self::File => pointer("file"),

@@ -2,8 +2,8 @@
 
 use septwatch_common::{
     Leaf, Level, Line, PageKind, State, Status, Suspect, Violation,
-    sept::{self, Entry, LevelState},
     kvm::GmemOp,
+    sept::{self, Entry, LevelState},
     wire::{Hook, LetGo, ViolationEvent},
     zap::{PFN_UNKNOWN, Zap},
 };
@@ -249,7 +249,10 @@ impl Serialize for Verdict {
         object.serialize_field("since_failed_zap_ns", &self.since_failed_ns)?;
         object.serialize_field("window_ns", &self.window_ns)?;
         object.serialize_field("invalidation_ns", &self.invalidation_ns)?;
-        object.serialize_field("guest_memfd", &self.let_go.map(|let_go| Gmem { let_go, time_ns: self.time_ns }))?;
+        object.serialize_field(
+            "guest_memfd",
+            &self.let_go.map(|let_go| Gmem { let_go, time_ns: self.time_ns }),
+        )?;
         object.serialize_field("hook", self.hook)?;
         object.serialize_field("pid", &self.tgid)?;
         object.serialize_field("tid", &self.tid)?;

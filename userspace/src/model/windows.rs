@@ -6,12 +6,8 @@
 use std::collections::{BTreeMap, HashMap};
 
 use hdrhistogram::Histogram;
+use septwatch_common::{Violation, kvm::VmStage, wire::VmLife};
 use serde::{Serialize, Serializer, ser::SerializeMap as _};
-use septwatch_common::{
-    Violation,
-    kvm::VmStage,
-    wire::VmLife,
-};
 
 use super::verdict::Verdict;
 

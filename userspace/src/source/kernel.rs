@@ -354,7 +354,10 @@ impl Kernel {
     pub fn tds(&self) -> Result<Vec<Td>, KernelError> {
         let records = self.tds.iter().map(|record| record.map(|TdPod(record)| record));
         let living = |record: &Td| record.life != Life::None as u8 && record.life != Life::Gone as u8;
-        records.filter(|record| record.as_ref().is_ok_and(living) || record.is_err()).collect::<Result<_, _>>().map_err(map_error("TDS"))
+        records
+            .filter(|record| record.as_ref().is_ok_and(living) || record.is_err())
+            .collect::<Result<_, _>>()
+            .map_err(map_error("TDS"))
     }
 
     /// Whether a frame was released with its line open, and nobody is known to have it since.

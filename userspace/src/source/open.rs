@@ -211,9 +211,7 @@ pub fn live(options: &Options) -> Result<(Kernel, Opened), OpenError> {
         premap_exempt: plan.offsets.kvm_tdx_nr_premapped.is_some(),
         shapes: HOOKED
             .iter()
-            .filter_map(|leaf| {
-                Some((*leaf, shape_of(&plan.hook(attach::function(*leaf)?)?.bound()?.shape)))
-            })
+            .filter_map(|leaf| Some((*leaf, shape_of(&plan.hook(attach::function(*leaf)?)?.bound()?.shape))))
             .collect(),
         points: points::args(&plan),
         members: plan.offsets.members(),

@@ -8,6 +8,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use clap::Args;
 
 use super::agents::Agents;
 use super::batch::{self, Case};
@@ -20,9 +21,6 @@ use super::place;
 use super::scenario::{Expectation, Scenario};
 use crate::step::{note, seconds};
 
-/// Machines at a time.
-const SIDE_BY_SIDE: usize = 2;
-
 /// How long a shell's commands may take.
 const SHELL_LIMIT: Duration = Duration::from_secs(3600);
 
@@ -31,6 +29,36 @@ struct Job<'a> {
     bochs: &'a Bochs,
     cd: &'a Path,
     keep: bool,
+}
+
+/// How machines are run.
+#[derive(Args)]
+pub struct How {
+    /// Machines at a time.
+    #[arg(long, value_name = "N", default_value_t = SIDE_BY_SIDE, value_parser = machines)]
+    pub machines: usize,
+    /// Keep the files of everything, not only of what came out otherwise than expected.
+    #[arg(long)]
+    pub keep: bool,
+    /// Put this septwatch into the machines instead of building the tree's.
+    #[arg(long, value_name = "PROGRAM")]
+    pub septwatch: Option<PathBuf>,
+}
+
+/// What two processors can do.
+const SIDE_BY_SIDE: usize = 2;
+
+impl How {
+    /// With this septwatch, and else as when nothing is said.
+    pub fn with(septwatch: &Path) -> Self {
+        Self { machines: SIDE_BY_SIDE, keep: false, septwatch: Some(septwatch.to_owned()) }
+    }
+}
+
+fn machines(text: &str) -> Result<usize, String> {
+    const MOST: usize = 64;
+    let number = text.parse().ok().filter(|number| (1..=MOST).contains(number));
+    number.ok_or_else(|| format!("not a number from 1 to {MOST}"))
 }
 
 /// What one machine does.
@@ -51,17 +79,17 @@ pub struct Outcome {
 ///
 /// # Errors
 /// A machine cannot be prepared or started.
-pub fn run(image: &Image, boots: Vec<Work>, keep: bool, septwatch: Option<&Path>) -> Result<Outcome> {
+pub fn run(image: &Image, boots: Vec<Work>, how: &How) -> Result<Outcome> {
     let bochs = bochs::ensure()?;
-    let cd = guest::cd(image, septwatch)?;
+    let cd = guest::cd(image, how.septwatch.as_deref())?;
     let start = Instant::now();
-    let job = Job { image, bochs: &bochs, cd: &cd, keep };
+    let job = Job { image, bochs: &bochs, cd: &cd, keep: how.keep };
     let queue = Mutex::new(VecDeque::from(boots));
     let outcome = Mutex::new(Outcome::default());
     println!("{:24} {:44} {:44} time", format!("scenario on {}", image.name), "expected", "found");
     std::thread::scope(|scope| {
         let workers: Vec<_> =
-            (0..SIDE_BY_SIDE).map(|_| scope.spawn(|| work(&job, &queue, &outcome))).collect();
+            (0..how.machines).map(|_| scope.spawn(|| work(&job, &queue, &outcome))).collect();
         for worker in workers {
             match worker.join() {
                 Ok(result) => result?,
