@@ -9,6 +9,7 @@ mod batch;
 mod bochs;
 mod boot;
 pub mod floor;
+mod frames;
 mod guest;
 mod kernel;
 mod machine;
