@@ -68,6 +68,9 @@ pub struct Run {
     /// Every scenario that is made for this kernel; those that need no machine of their own share one.
     #[arg(long, conflicts_with = "scenarios")]
     all: bool,
+    /// In scenarios that kill septwatch, kill it so often.
+    #[arg(long, value_name = "N")]
+    kills: Option<u32>,
     #[command(flatten)]
     kernel: Kernel,
     #[command(flatten)]
@@ -134,6 +137,9 @@ fn run_scenarios(options: &Run) -> Result<ExitCode> {
             scenarios.iter().any(|scenario| scenario.name == *name),
             "there is no scenario `{name}`: `cargo xtask lab list` names them"
         );
+    }
+    for agents in scenarios.iter_mut().filter_map(|scenario| scenario.agents.as_mut()) {
+        agents.kills = options.kills.unwrap_or(agents.kills);
     }
     let image = kernel::ensure(&options.kernel.source()?)?;
     let boots = if options.all {
