@@ -42,6 +42,9 @@ fn the_loss_is_in_the_verdict() {
     let at = btf.windows(name.len()).position(|bytes| bytes == name).unwrap();
     btf[at + 1] = b'T';
     fs::write(dir.path().join("vmlinux"), btf).unwrap();
+    for module in ["kvm.btf", "kvm_intel.btf"] {
+        fs::copy(fixture("7.3").join(module), dir.path().join(module)).unwrap();
+    }
     let line = Report::of_btf(dir.path()).unwrap().verdict.line;
     assert_eq!(
         line,

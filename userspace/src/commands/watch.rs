@@ -163,16 +163,10 @@ fn last_words(
 ) -> Result<()> {
     let windows = &session.model().windows;
     if args.json {
-        let end = json!({
-            "type": "end",
-            "violations": total,
-            "vital_records": standing.vital,
-            "page_records": standing.pages,
-            "frames_outside_the_ledger": standing.counters.outside,
-            "calls_not_read": standing.counters.unread,
-            "releases_missed": standing.missed_releases,
-            "windows": windows,
-        });
+        let mut end = json!({"type": "end", "violations": total, "windows": windows});
+        if let Some(end) = end.as_object_mut() {
+            end.extend(json::standing(standing));
+        }
         writeln!(out, "{end}")?;
     } else {
         let vital = standing.vital;

@@ -3,7 +3,7 @@
 use std::{
     fs, io,
     os::fd::{AsFd, AsRawFd as _, OwnedFd},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use aya::{
@@ -21,6 +21,7 @@ use thiserror::Error;
 use super::{
     bpf::{self, BpfError},
     btf::Module,
+    mapped::locate,
     pins::{PinError, Pins, own},
     plan::{Binding, Bound},
     points::PointSpec,
@@ -379,20 +380,6 @@ fn is_seamcall(program: &str) -> bool {
     names.iter().any(|start| program.starts_with(start)) || program == "kernel_entry"
 }
 
-/// The file that is mapped at an address, and the offset in it. A line of maps: `55d0-55e0 r-xp 00002000 08:01 123 /path`.
-fn locate(maps: &str, address: u64) -> Option<(PathBuf, u64)> {
-    maps.lines().find_map(|line| {
-        let mut fields = line.split_ascii_whitespace();
-        let (start, end) = fields.next()?.split_once('-')?;
-        let start = u64::from_str_radix(start, 16).ok()?;
-        let end = u64::from_str_radix(end, 16).ok()?;
-        let offset = u64::from_str_radix(fields.nth(1)?, 16).ok()?;
-        fields.nth(2)?;
-        let path = line.find('/').map(|at| &line[at..])?;
-        (start..end).contains(&address).then(|| (PathBuf::from(path), address - start + offset))
-    })
-}
-
 /// Times that programs did not run because they were running on that CPU already: the kernel's recursion guard
 /// (`bpf_prog_inc_misses_counter`). Each may be an event that the ledger did not see.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -408,15 +395,6 @@ pub struct Missed {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_address_is_found_in_its_file() {
-        let maps = "5500-5600 r--p 00000000 08:01 7 /usr/bin/a b\n5600-5700 r-xp 00001000 08:01 7 /usr/bin/a b\n\
-                    7000-7100 rw-p 00000000 00:00 0 \n";
-        assert_eq!(locate(maps, 0x5610), Some((PathBuf::from("/usr/bin/a b"), 0x1010)));
-        assert_eq!(locate(maps, 0x7010), None);
-        assert_eq!(locate("garbage\n5-\n", 1), None);
-    }
 
     #[test]
     fn every_hooked_leaf_has_a_function() {

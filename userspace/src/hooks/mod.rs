@@ -9,6 +9,7 @@ pub mod calibrate;
 pub mod host;
 pub mod load;
 pub mod lock;
+pub mod mapped;
 pub mod offsets;
 pub mod pins;
 pub mod plan;

@@ -91,7 +91,7 @@ impl Pins {
     /// # Errors
     /// The folder cannot be made, or the old one not removed.
     pub fn fresh() -> Result<Option<(Self, bool)>, PinError> {
-        let is_bpffs = statfs(BPFFS).is_ok_and(|stat| i64::from(stat.f_type) & 0xffff_ffff == BPF_FS_MAGIC);
+        let is_bpffs = statfs(BPFFS).is_ok_and(|stat| stat.f_type & 0xffff_ffff == BPF_FS_MAGIC);
         if !is_bpffs {
             return Ok(None);
         }

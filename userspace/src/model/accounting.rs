@@ -128,7 +128,7 @@ mod tests {
         for seq in [7, 8, 9, 10, 11] {
             accounting.received(&event(0, seq));
         }
-        let mut counters = crate::source::kernel::NOTHING;
+        let mut counters = crate::source::counters::NOTHING;
         counters.pages = Produced { produced: 12 + 4, lost: 2 };
         let [_, pages] = accounting.balance(&counters);
         assert_eq!(pages, Balance { produced: 16, received: 5, earlier: 9, lost: 2 });

@@ -60,9 +60,7 @@ impl Model {
         match event {
             Event::Life(life) => self.life(life),
             Event::Call(_) | Event::Frame(_) => {}
-            Event::Vm(vm) => {
-                self.windows.vm(vm);
-            }
+            Event::Vm(vm) => self.windows.vm(vm),
             Event::Violation(event) => {
                 let verdict = Verdict::of(event)?;
                 self.windows.verdict(&verdict);

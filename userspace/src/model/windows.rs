@@ -158,26 +158,21 @@ impl Windows {
         self.record(Span::BuggedToFirstRelease, verdict.time_ns.saturating_sub(bugged_ns));
     }
 
-    /// Takes a stage of a VM's life in. What it says of released frames comes back: how many were released while lent
-    /// and are not known to be reused, and how long ago the first of them was.
-    pub fn vm(&mut self, event: &VmLife) -> Option<(usize, u64)> {
+    /// Takes a stage of a VM's life in.
+    pub fn vm(&mut self, event: &VmLife) {
         let now = event.header.time_ns;
-        match VmStage::from_number(event.stage)? {
-            VmStage::Dead => None,
-            VmStage::VcpusOut => {
-                if event.bugged_ns != 0 {
-                    self.record(Span::BuggedToVcpusOut, now.saturating_sub(event.bugged_ns));
-                }
-                None
+        match VmStage::from_number(event.stage) {
+            Some(VmStage::VcpusOut) if event.bugged_ns != 0 => {
+                self.record(Span::BuggedToVcpusOut, now.saturating_sub(event.bugged_ns));
             }
-            VmStage::Destroyed => {
-                let open = self.tds.remove(&event.id)?;
-                let first = *open.released.values().min()?;
-                for released in open.released.values() {
-                    self.record(Span::ReleaseToDeath, now.saturating_sub(*released));
+            Some(VmStage::Destroyed) => {
+                for released in
+                    self.tds.remove(&event.id).into_iter().flat_map(|open| open.released.into_values())
+                {
+                    self.record(Span::ReleaseToDeath, now.saturating_sub(released));
                 }
-                Some((open.released.len(), now.saturating_sub(first)))
             }
+            _ => {}
         }
     }
 
@@ -204,5 +199,77 @@ impl Serialize for Windows {
             map.serialize_entry(span.name(), &summary)?;
         }
         map.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use septwatch_common::{
+        Leaf,
+        wire::{Header, Kind, VERSION, ViolationEvent},
+        zap::Zap,
+    };
+    use zerocopy::FromZeros as _;
+
+    use super::*;
+
+    fn header(time_ns: u64, kind: Kind) -> Header {
+        Header { time_ns, seq: 0, tgid: 1, cpu: 0, kind: kind as u8, version: VERSION }
+    }
+
+    fn violation(violation: Violation, time_ns: u64, pfn: u64, released_ns: u64) -> Option<Verdict> {
+        let mut event = ViolationEvent::new_zeroed();
+        event.header = header(time_ns, Kind::Violation);
+        event.violation = violation as u8;
+        event.td_id = 1;
+        event.pfn = pfn;
+        event.released_ns = released_ns;
+        event.zap = Zap {
+            failed_ns: 1_000,
+            failed_status: 1,
+            failed_leaf: Leaf::MemPageRemove as u8,
+            ..Zap::default()
+        };
+        Verdict::of(&event)
+    }
+
+    fn vm(stage: VmStage, time_ns: u64) -> VmLife {
+        let mut event = VmLife::new_zeroed();
+        event.header = header(time_ns, Kind::VmLife);
+        event.bugged_ns = 2_000;
+        event.id = 1;
+        event.stage = stage as u8;
+        event
+    }
+
+    #[test]
+    fn every_span_is_from_its_first_end_to_its_last() {
+        use Violation::{FreedWhileBlocked, ReusedWhileMapped, VmBugged};
+        let mut windows = Windows::default();
+        for found in [
+            violation(VmBugged, 2_000, u64::MAX, 0),
+            violation(FreedWhileBlocked, 5_000, 7, 5_000),
+            violation(FreedWhileBlocked, 6_000, 8, 6_000),
+            violation(ReusedWhileMapped, 6_400, 7, 5_000),
+        ] {
+            windows.verdict(&found.unwrap_or_else(|| unreachable!("a violation of a known number")));
+        }
+        windows.vm(&vm(VmStage::VcpusOut, 2_500));
+        windows.vm(&vm(VmStage::Destroyed, 10_000));
+        let seen: Vec<_> = windows
+            .summaries()
+            .map(|(span, summary)| (span, summary.count, summary.min_ns.next_multiple_of(10)))
+            .collect();
+        assert_eq!(
+            seen,
+            [
+                (Span::FailedZapToRelease, 2, 4_000),
+                (Span::ReleaseToReuse, 1, 1_400),
+                (Span::ReleaseToDeath, 1, 4_000),
+                (Span::FailureToBugged, 1, 1_000),
+                (Span::BuggedToVcpusOut, 1, 500),
+                (Span::BuggedToFirstRelease, 1, 3_000),
+            ]
+        );
     }
 }

@@ -11,7 +11,7 @@ use aya::{
 };
 use septwatch_common::{
     Leaf, Life, Line, Suspect, Td,
-    config::{Answers, CHUNK, Control, Counters, HOOKED, Produced},
+    config::{CHUNK, Control, Counters, HOOKED, Produced},
 };
 use thiserror::Error;
 
@@ -24,7 +24,10 @@ use crate::{
         points::POINT_HOOKS,
         relocated::{self, Relocated},
     },
-    source::event::{Event, WireError},
+    source::{
+        counters,
+        event::{Event, WireError},
+    },
 };
 
 /// Maps that userspace reads.
@@ -336,7 +339,7 @@ impl Kernel {
     /// The map cannot be read.
     pub fn counters(&self) -> Result<Counters, KernelError> {
         let each = self.counters.get(&0, 0).map_err(map_error("COUNTERS"))?;
-        Ok(each.iter().fold(NOTHING, |sum, CountersPod(one)| add(sum, one)))
+        Ok(each.iter().fold(counters::NOTHING, |sum, CountersPod(one)| counters::add(sum, one)))
     }
 
     /// Runs of SEAMCALL programs that the kernel's recursion guard dropped, and of release programs.
@@ -384,32 +387,4 @@ impl Kernel {
         open.sort_unstable_by_key(|(pfn, _)| *pfn);
         Ok(open)
     }
-}
-
-/// Nothing counted yet.
-pub const NOTHING: Counters = Counters {
-    vital: Produced { produced: 0, lost: 0 },
-    pages: Produced { produced: 0, lost: 0 },
-    outside: 0,
-    unread: 0,
-    calls: [Answers { ok: 0, busy: 0, error: 0 }; septwatch_common::config::SHAPES],
-    violations: [0; septwatch_common::Violation::ALL.len()],
-};
-
-fn add(mut sum: Counters, one: &Counters) -> Counters {
-    sum.vital = both(sum.vital, one.vital);
-    sum.pages = both(sum.pages, one.pages);
-    sum.outside += one.outside;
-    sum.unread += one.unread;
-    for (sum, one) in sum.calls.iter_mut().zip(&one.calls) {
-        *sum = Answers { ok: sum.ok + one.ok, busy: sum.busy + one.busy, error: sum.error + one.error };
-    }
-    for (sum, one) in sum.violations.iter_mut().zip(&one.violations) {
-        *sum += one;
-    }
-    sum
-}
-
-fn both(a: Produced, b: Produced) -> Produced {
-    Produced { produced: a.produced + b.produced, lost: a.lost + b.lost }
 }

@@ -6,14 +6,14 @@ use septwatch_common::{
     wire::{TdLife, VmLife},
     zap::PFN_UNKNOWN,
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::{
     model::{
         text,
         verdict::{Verdict, hook},
     },
-    source::event::Event,
+    source::{event::Event, session::Standing},
 };
 
 fn life(event: &TdLife) -> Value {
@@ -101,4 +101,16 @@ pub fn event(event: &Event, verdict: Option<&Verdict>) -> Value {
             "time_ns": event.header.time_ns,
         }),
     }
+}
+
+/// How an observation stands, as fields of an object.
+pub fn standing(standing: &Standing) -> Map<String, Value> {
+    let fields = [
+        ("vital_records", json!(standing.vital)),
+        ("page_records", json!(standing.pages)),
+        ("frames_outside_the_ledger", json!(standing.counters.outside)),
+        ("calls_not_read", json!(standing.counters.unread)),
+        ("releases_missed", json!(standing.missed_releases)),
+    ];
+    fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }

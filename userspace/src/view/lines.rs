@@ -16,7 +16,7 @@ use crate::{
         windows::Windows,
     },
     source::event::Event,
-    view::stack::KernelSymbols,
+    view::stack::{self, KernelSymbols},
 };
 
 /// A span of time in the unit that reads best.
@@ -164,6 +164,13 @@ pub fn details(verdict: &Verdict, symbols: &KernelSymbols) -> Vec<String> {
         let names = verdict.kernel_stack.iter().map(|at| symbols.name(*at));
         let names: Vec<_> = names.skip_while(|name| name.starts_with("bpf_")).take(8).collect();
         lines.push(format!("kernel stack: {}", names.join(" < ")));
+    }
+    if !verdict.user_stack.is_empty() {
+        let names = stack::user_names(verdict.tgid, &verdict.user_stack);
+        lines.push(format!(
+            "user stack: {}",
+            names.iter().take(8).map(String::as_str).collect::<Vec<_>>().join(" < ")
+        ));
     }
     lines
 }

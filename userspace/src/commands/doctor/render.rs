@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Report, Types};
+use super::{Report, Running, Types};
 use crate::hooks::{
     host::{Allowed, Cgroup, Host, Lockdown, Probe, Tdx},
     plan::{Hook, PageToPfn, Plan, State},
@@ -35,6 +35,11 @@ impl fmt::Display for Report {
                     ledger.highest_pfn
                 ),
             )?;
+        }
+        if let Some(running) = &self.running {
+            let Running { attached, hooks, reader } = running;
+            let reader = reader.as_deref().unwrap_or("nobody: `septwatch watch` takes it over");
+            row(f, "running", format_args!("a ledger with {attached} of {hooks} hooks, read by {reader}"))?;
         }
         if let Some(plan) = &self.plan {
             render_plan(f, plan)?;
