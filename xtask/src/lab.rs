@@ -9,6 +9,7 @@ mod batch;
 mod bochs;
 mod boot;
 pub mod floor;
+mod frames;
 mod guest;
 mod kernel;
 mod machine;
@@ -73,14 +74,13 @@ pub struct Run {
     /// Every scenario that is made for this kernel; those that need no machine of their own share one.
     #[arg(long, conflicts_with = "scenarios")]
     all: bool,
+    /// In scenarios that kill septwatch, kill it so often.
+    #[arg(long, value_name = "N")]
+    kills: Option<u32>,
     #[command(flatten)]
     kernel: Kernel,
-    /// Keep the files of every machine, not only of those that failed.
-    #[arg(long)]
-    keep: bool,
-    /// Put this septwatch into the machines instead of building the tree's.
-    #[arg(long, value_name = "PROGRAM")]
-    septwatch: Option<PathBuf>,
+    #[command(flatten)]
+    how: How,
 }
 
 #[derive(Args)]
@@ -93,12 +93,8 @@ pub struct MatrixRun {
     list: bool,
     #[command(flatten)]
     kernel: Kernel,
-    /// Keep the files of every case, not only of those that failed.
-    #[arg(long)]
-    keep: bool,
-    /// Put this septwatch into the machines instead of building the tree's.
-    #[arg(long, value_name = "PROGRAM")]
-    septwatch: Option<PathBuf>,
+    #[command(flatten)]
+    how: How,
 }
 
 #[derive(Args)]
@@ -125,7 +121,7 @@ pub fn run(task: Task) -> Result<ExitCode> {
             let bochs = bochs::ensure()?;
             println!("machine: {}", bochs.program.display());
         }
-        Task::Run(options) => return run_scenarios(&options),
+        Task::Run(options) => return run_scenarios(options),
         Task::Matrix(options) => return run_matrix(&options),
         Task::Shell(options) => {
             let image = kernel::ensure(&options.kernel.source()?)?;
@@ -140,7 +136,8 @@ pub fn run(task: Task) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn run_scenarios(options: &Run) -> Result<ExitCode> {
+fn run_scenarios(mut options: Run) -> Result<ExitCode> {
+    options.how.timelines = !options.all;
     let mut scenarios = scenario::all()?;
     for name in &options.scenarios {
         ensure!(
@@ -148,15 +145,17 @@ fn run_scenarios(options: &Run) -> Result<ExitCode> {
             "there is no scenario `{name}`: `cargo xtask lab list` names them"
         );
     }
+    for agents in scenarios.iter_mut().filter_map(|scenario| scenario.agents.as_mut()) {
+        agents.kills = options.kills.unwrap_or(agents.kills);
+    }
     let image = kernel::ensure(&options.kernel.source()?)?;
     let boots = if options.all {
-        floor::of_scenarios(scenarios, &image.name)
+        floor::of_scenarios(scenarios, Vec::new(), &image.name, options.how.machines)
     } else {
         scenarios.retain(|scenario| options.scenarios.contains(&scenario.name));
         scenarios.into_iter().map(|scenario| Work::Scenario(Box::new(scenario))).collect()
     };
-    let how = How { keep: options.keep, timelines: !options.all, septwatch: options.septwatch.as_deref() };
-    let outcome = runner::run(&image, boots, how)?;
+    let outcome = runner::run(&image, boots, &options.how)?;
     Ok(tell(&outcome))
 }
 
@@ -174,9 +173,8 @@ fn run_matrix(options: &MatrixRun) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let image = kernel::ensure(&source)?;
-    let boots = batch::halves("matrix", cases);
-    let how = How { keep: options.keep, timelines: false, septwatch: options.septwatch.as_deref() };
-    let outcome = runner::run(&image, boots, how)?;
+    let boots = batch::parts("matrix", cases, options.how.machines);
+    let outcome = runner::run(&image, boots, &options.how)?;
     Ok(tell(&outcome))
 }
 

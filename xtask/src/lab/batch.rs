@@ -22,17 +22,18 @@ pub struct Case {
     pub expected: Expectation,
 }
 
-/// Two machines' work: every other case. One machine's, if there are but a few.
-pub fn halves(name: &str, cases: Vec<Case>) -> Vec<Work> {
+/// The work of so many machines, each of which takes every so-manyth case. A machine for a few cases is not worth it.
+pub fn parts(name: &str, cases: Vec<Case>, machines: usize) -> Vec<Work> {
     const FEW: usize = 4;
-    if cases.len() <= FEW {
+    let machines = machines.clamp(1, cases.len().div_ceil(FEW).max(1));
+    if machines == 1 {
         return vec![Work::Cases(name.to_owned(), cases)];
     }
-    let mut halves = [Vec::new(), Vec::new()];
+    let mut parts: Vec<Vec<Case>> = (0..machines).map(|_| Vec::new()).collect();
     for (n, case) in cases.into_iter().enumerate() {
-        halves[n % 2].push(case);
+        parts[n % machines].push(case);
     }
-    let named = halves.into_iter().enumerate();
+    let named = parts.into_iter().enumerate();
     named.map(|(n, cases)| Work::Cases(format!("{name}-{}", n + 1), cases)).collect()
 }
 

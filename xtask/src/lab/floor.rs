@@ -59,14 +59,15 @@ pub fn run(kernels: Kernels, septwatch: &Path) -> Result<Count> {
 }
 
 fn on(image: &Image, septwatch: &Path) -> Result<Count> {
-    let mut boots = of_scenarios(scenario::all()?, &image.name);
-    boots.extend(batch::halves("matrix", matrix::cases(&image.name)?));
-    let outcome = runner::run(image, boots, How { septwatch: Some(septwatch), ..How::default() })?;
+    let how = How::with(septwatch);
+    let works = of_scenarios(scenario::all()?, matrix::cases(&image.name)?, &image.name, how.machines);
+    let outcome = runner::run(image, works, &how)?;
     Ok(Count { passed: outcome.passed.len(), failed: outcome.failed, skipped: Vec::new() })
 }
 
-/// The machines for these scenarios, long ones first. Those that are made for other kernels are no tests of this one.
-pub fn of_scenarios(scenarios: Vec<Scenario>, kernel: &str) -> Vec<Work> {
+/// The work of so many machines: these scenarios, and more cases. What needs a machine of its own comes first. Scenarios
+/// that are made for other kernels are no tests of this one.
+pub fn of_scenarios(scenarios: Vec<Scenario>, more: Vec<Case>, kernel: &str, machines: usize) -> Vec<Work> {
     let (together, alone): (Vec<_>, Vec<_>) =
         scenarios.into_iter().filter(|scenario| scenario.is_for(kernel)).partition(Scenario::shares);
     let case = |scenario: Scenario| Case {
@@ -74,7 +75,8 @@ pub fn of_scenarios(scenarios: Vec<Scenario>, kernel: &str) -> Vec<Work> {
         name: scenario.name,
         script: scenario.script,
     };
-    let mut boots: Vec<Work> = alone.into_iter().map(|scenario| Work::Scenario(Box::new(scenario))).collect();
-    boots.extend(batch::halves("scenarios", together.into_iter().map(case).collect()));
-    boots
+    let cases = together.into_iter().map(case).chain(more).collect();
+    let mut works: Vec<Work> = alone.into_iter().map(|scenario| Work::Scenario(Box::new(scenario))).collect();
+    works.extend(batch::parts("batch", cases, machines));
+    works
 }

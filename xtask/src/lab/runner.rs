@@ -8,6 +8,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use clap::Args;
 
 use super::agents::Agents;
 use super::batch::{self, Case};
@@ -20,27 +21,46 @@ use super::scenario::{Expectation, Scenario};
 use super::{place, timeline};
 use crate::step::{note, seconds};
 
-/// Machines at a time.
-const SIDE_BY_SIDE: usize = 2;
-
 /// How long a shell's commands may take.
 const SHELL_LIMIT: Duration = Duration::from_secs(3600);
-
-/// How a run is to be.
-#[derive(Clone, Copy, Default)]
-pub struct How<'a> {
-    /// Keep the files of every machine, not only of those that failed.
-    pub keep: bool,
-    /// Tell of each scenario that has a machine for itself what happened, by time.
-    pub timelines: bool,
-    /// Put this septwatch into the machines instead of building the tree's.
-    pub septwatch: Option<&'a Path>,
-}
 
 struct Job<'a> {
     image: &'a Image,
     machines: &'a Machines,
-    how: How<'a>,
+    how: &'a How,
+}
+
+/// How machines are run.
+#[derive(Args)]
+pub struct How {
+    /// Machines at a time.
+    #[arg(long, value_name = "N", default_value_t = SIDE_BY_SIDE, value_parser = machines)]
+    pub machines: usize,
+    /// Keep the files of everything, not only of what came out otherwise than expected.
+    #[arg(long)]
+    pub keep: bool,
+    /// Put this septwatch into the machines instead of building the tree's.
+    #[arg(long, value_name = "PROGRAM")]
+    pub septwatch: Option<PathBuf>,
+    /// Tell of each scenario that has a machine for itself what happened, by time.
+    #[arg(skip)]
+    pub timelines: bool,
+}
+
+/// What two processors can do.
+const SIDE_BY_SIDE: usize = 2;
+
+impl How {
+    /// With this septwatch, and else as when nothing is said.
+    pub fn with(septwatch: &Path) -> Self {
+        Self { machines: SIDE_BY_SIDE, keep: false, septwatch: Some(septwatch.to_owned()), timelines: false }
+    }
+}
+
+fn machines(text: &str) -> Result<usize, String> {
+    const MOST: usize = 64;
+    let number = text.parse().ok().filter(|number| (1..=MOST).contains(number));
+    number.ok_or_else(|| format!("not a number from 1 to {MOST}"))
 }
 
 /// What one machine does.
@@ -70,8 +90,8 @@ pub struct Outcome {
 ///
 /// # Errors
 /// A machine cannot be prepared or started.
-pub fn run(image: &Image, boots: Vec<Work>, how: How<'_>) -> Result<Outcome> {
-    let machines = Machines::prepare(image, how.septwatch, boots.iter().map(Work::wanted))?;
+pub fn run(image: &Image, boots: Vec<Work>, how: &How) -> Result<Outcome> {
+    let machines = Machines::prepare(image, how.septwatch.as_deref(), boots.iter().map(Work::wanted))?;
     let start = Instant::now();
     let job = Job { image, machines: &machines, how };
     let queue = Mutex::new(VecDeque::from(boots));
@@ -79,7 +99,7 @@ pub fn run(image: &Image, boots: Vec<Work>, how: How<'_>) -> Result<Outcome> {
     println!("{:24} {:44} {:44} time", format!("scenario on {}", image.name), "expected", "found");
     std::thread::scope(|scope| {
         let workers: Vec<_> =
-            (0..SIDE_BY_SIDE).map(|_| scope.spawn(|| work(&job, &queue, &outcome))).collect();
+            (0..how.machines).map(|_| scope.spawn(|| work(&job, &queue, &outcome))).collect();
         for worker in workers {
             match worker.join() {
                 Ok(result) => result?,
