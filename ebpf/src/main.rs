@@ -13,6 +13,7 @@ mod emit;
 mod maps;
 mod pages;
 mod seamcalls;
+mod steps;
 mod store;
 mod task;
 

@@ -13,12 +13,12 @@ use aya_ebpf::{EbpfContext as _, macros::raw_tracepoint, programs::RawTracePoint
 use aya_log_ebpf::debug;
 use septwatch_common::{
     config::BLOCK_SHIFT,
-    tracker::{self, Each, Finding, Store as _},
+    tracker::{Each, Finding, Store as _},
     wire::Hook,
 };
 
 use crate::{
-    config, emit,
+    config, emit, steps,
     store::{Maps, may_be_lent},
     task::now_ns,
 };
@@ -39,9 +39,9 @@ fn one(pages: &Pages, pfn: u64) {
     emit::frame(pages.hook, pfn, now_ns);
     let mut finding = Finding::NONE;
     let found = match pages.hook {
-        Hook::PageFree => tracker::release(&mut Maps, pfn, false, now_ns, &mut finding),
-        Hook::PageFreeBatched => tracker::release(&mut Maps, pfn, true, now_ns, &mut finding),
-        Hook::PageAlloc => tracker::allocation(&mut Maps, pfn, now_ns, &mut finding),
+        Hook::PageFree => steps::release(pfn, false, now_ns, &mut finding),
+        Hook::PageFreeBatched => steps::release(pfn, true, now_ns, &mut finding),
+        Hook::PageAlloc => steps::allocation(pfn, now_ns, &mut finding),
     };
     if found {
         emit::violation(pages.ctx, pages.hook as u8, &finding, now_ns);

@@ -38,7 +38,7 @@ fn frame<S: Store>(s: &mut S, pfn: u64, op: Op, now_ns: u64, out: &mut Finding) 
     } else {
         out.released_ns = now_ns;
         if matches!(violation, Violation::FreedUnflushed) {
-            closed(s, pfn, line);
+            s.closed(pfn, line);
         } else {
             s.open_window(pfn, now_ns);
         }
@@ -82,7 +82,7 @@ pub(super) fn change<S: Store>(s: &mut S, slot: S::Slot, progress: u8, op: Op) -
 /// A line is closed, or lent anew; `line` is what was written there. A leaf of which every frame went is over, and so
 /// is its zap.
 #[inline(always)]
-pub(super) fn closed<S: Store>(s: &mut S, pfn: u64, line: Line) {
+pub fn closed<S: Store>(s: &mut S, pfn: u64, line: Line) {
     s.open_lines(pfn, false);
     s.count(line.owner(), line.kind(), false);
     if line.is_released() {
@@ -136,8 +136,14 @@ pub(super) fn answer_of(leaf: Leaf, call: &Call, out: &mut Finding) {
 pub(super) fn found<S: Store>(s: &mut S, violation: Violation, td: u16, out: &mut Finding) -> bool {
     out.violation = violation;
     out.td = td;
+    out.suspect = s.doubts(td);
+    true
+}
+
+/// Every reason for doubt about a verdict on this TD.
+#[inline(always)]
+pub fn doubts<S: Store>(s: &mut S, td: u16) -> Suspect {
     // A frame without a line, and so without a TD: it was lent before septwatch came, or found no room.
     let of_td = s.record(td).map_or(Suspect::OUTSIDE, |record| record.suspect);
-    out.suspect = s.suspect().and(of_td);
-    true
+    s.suspect().and(of_td)
 }

@@ -2,7 +2,7 @@
 
 use super::{
     Call, Each, Finding, Store,
-    frames::{answer_of, change, closed, found, key, open_line, progress},
+    frames::{answer_of, change, found, key, open_line, progress},
 };
 use crate::{
     Leaf, Level, Life, Line, Op, PageKind, Suspect, Violation,
@@ -11,11 +11,11 @@ use crate::{
 
 /// The TD that a call names. One that is not known began before septwatch.
 #[inline(always)]
-pub(super) fn td_of<S: Store>(s: &mut S, call: &Call) -> Option<u16> {
-    if let Some(td) = s.td(call.tdr) {
+pub fn td_of<S: Store>(s: &mut S, tdr: u64) -> Option<u16> {
+    if let Some(td) = s.td(tdr) {
         return Some(td);
     }
-    let td = s.td_begin(call.tdr, 0, Suspect::LATE)?;
+    let td = s.td_begin(tdr, 0, Suspect::LATE)?;
     if let Some(record) = s.record(td) {
         // Whether it can run is not known: it most likely does, and TRACK is only asked for if so.
         record.finalized = 1;
@@ -23,14 +23,14 @@ pub(super) fn td_of<S: Store>(s: &mut S, call: &Call) -> Option<u16> {
     s.life(td, Life::Finalized);
     // Of all that was lent to it before, the TDR is known: its RECLAIM tells that the TD is gone.
     let first = Line::open(PageKind::Tdr, td, Level::L4K, 0);
-    Lend { td, pfn: call.tdr, first, found: false, number: 0, line: Line::FREE, at: 0 }.one(s, 0);
+    s.lend_one(&mut Lend::new(td, tdr, first), 0);
     Some(td)
 }
 
 /// ADD, AUG or SEPT.ADD returned.
 #[inline(always)]
 pub(super) fn map<S: Store>(s: &mut S, call: &Call, leaf: Leaf, kind: PageKind, out: &mut Finding) -> bool {
-    let Some(td) = td_of(s, call) else { return false };
+    let Some(td) = s.td_of(call.tdr) else { return false };
     let status = call.answer.status;
     if status.is_busy() {
         // tdx.c, tdx_mem_page_aug() and others: -EBUSY, and the fault is taken again.
@@ -97,7 +97,7 @@ pub(super) fn lend<S: Store>(
 ) -> bool {
     let frames = if matches!(kind, PageKind::Leaf) { call.level.frames() } else { 1 };
     let first = Line::open(kind, td, call.level, call.gfn);
-    let mut lend = Lend { td, pfn, first, found: false, number: 0, line: Line::FREE, at: 0 };
+    let mut lend = Lend::new(td, pfn, first);
     s.each(frames, &mut lend);
     match Violation::from_number(lend.number) {
         Some(violation) if lend.found => {
@@ -112,7 +112,9 @@ pub(super) fn lend<S: Store>(
     }
 }
 
-struct Lend {
+/// Frames on their way into the TDX module.
+#[repr(C)]
+pub struct Lend {
     td: u16,
     pfn: u64,
     /// The line of the first frame.
@@ -125,9 +127,15 @@ struct Lend {
     at: u64,
 }
 
-impl<S: Store> Each<S> for Lend {
+impl Lend {
     #[inline(always)]
-    fn one(&mut self, s: &mut S, n: u64) {
+    const fn new(td: u16, pfn: u64, first: Line) -> Self {
+        Self { td, pfn, first, found: false, number: 0, line: Line::FREE, at: 0 }
+    }
+
+    /// The `n`-th is lent.
+    #[inline(always)]
+    pub fn one_of<S: Store>(&mut self, s: &mut S, n: u64) {
         let pfn = self.pfn + n;
         let Some(slot) = s.slot_or_new(pfn) else {
             s.doubt(self.td, Suspect::OUTSIDE);
@@ -139,7 +147,7 @@ impl<S: Store> Each<S> for Lend {
         let progress = if old.is_open() { progress(s, old) } else { 0 };
         let (before, violation) = change(s, slot, progress, Op::Lend(new));
         if before.is_open() {
-            closed(s, pfn, old);
+            s.closed(pfn, old);
         }
         s.count(self.td, new.kind(), true);
         if let Some(violation) = violation
@@ -150,6 +158,13 @@ impl<S: Store> Each<S> for Lend {
             self.line = before;
             self.at = n;
         }
+    }
+}
+
+impl<S: Store> Each<S> for Lend {
+    #[inline(always)]
+    fn one(&mut self, s: &mut S, n: u64) {
+        s.lend_one(self, n);
     }
 }
 
@@ -187,7 +202,7 @@ impl<S: Store> Each<S> for Reclaim {
     fn one(&mut self, s: &mut S, n: u64) {
         if let Some((slot, _)) = open_line(s, self.pfn + n) {
             let (before, _) = change(s, slot, 0, Op::Reclaim);
-            closed(s, self.pfn + n, before);
+            s.closed(self.pfn + n, before);
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use super::{
     Call, Finding, Store,
-    frames::{answer_of, change, closed, found, open_line, zap_key},
-    lend::{part, td_of},
+    frames::{answer_of, change, found, open_line, zap_key},
+    lend::part,
 };
 use crate::{
     Leaf, Op, State, Suspect, Violation,
@@ -13,7 +13,7 @@ use crate::{
 /// BLOCK, TRACK or REMOVE returned: see [`crate::zap`] for why no frame is needed here.
 #[inline(always)]
 pub(super) fn zap_step<S: Store>(s: &mut S, leaf: Leaf, call: &Call, out: &mut Finding) -> bool {
-    let Some(td) = td_of(s, call) else { return false };
+    let Some(td) = s.td_of(call.tdr) else { return false };
     let premap_exempt = s.premap_exempt();
     let Some(record) = s.record(td) else { return false };
     let now = TdNow { epoch: record.epoch, finalized: record.finalized != 0, premap_exempt };
@@ -116,7 +116,7 @@ pub(super) fn write_back<S: Store>(s: &mut S, call: &Call, out: &mut Finding) ->
     }
     // The cache lines of an S-EPT or control page may be written back while it is owned: it stays so.
     if matches!(before.state(), State::Removed) {
-        closed(s, call.pfn, line);
+        s.closed(call.pfn, line);
     }
     false
 }
