@@ -2,7 +2,7 @@
 
 use super::{Call, Finding, Store};
 use crate::{
-    Leaf, Level, Line, Op, State, Suspect, Violation, apply,
+    Leaf, Level, Line, Op, Suspect, Violation, apply,
     zap::{Zap, ZapKey},
 };
 
@@ -67,8 +67,8 @@ pub(super) fn change<S: Store>(s: &mut S, slot: S::Slot, progress: u8, op: Op) -
         let old = s.read(slot);
         before = Zap::fold(progress, old);
         let (mut after, judged) = apply(before, op);
-        if after.state() as u8 == before.state() as u8 {
-            after = after.with_state(old.state());
+        if after.is_in_state_of(before) {
+            after = after.with_state_of(old);
         }
         violation = judged;
         if after.0 == old.0 || s.replace(slot, old, after) {
@@ -102,10 +102,10 @@ pub fn closed<S: Store>(s: &mut S, pfn: u64, line: Line) {
 /// The zap of a line's leaf, where it can have one.
 #[inline(always)]
 pub(super) fn zap_key<S: Store>(s: &mut S, line: Line) -> Option<ZapKey> {
-    match line.state() {
-        State::Mapped | State::Blocked => Some(key(s, line.owner(), line.gfn(), line.level())),
-        State::Free | State::Removed | State::Owned => None,
+    if !line.is_in_sept() {
+        return None;
     }
+    Some(key(s, line.owner(), line.gfn(), line.level()))
 }
 
 /// How far that has come.

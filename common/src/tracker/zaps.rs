@@ -69,8 +69,7 @@ pub(super) fn zap_step<S: Store>(s: &mut S, leaf: Leaf, call: &Call, out: &mut F
 #[inline(always)]
 fn is_at<S: Store>(s: &mut S, pfn: u64, td: u16, gfn: u64) -> bool {
     let Some((_, line)) = open_line(s, pfn) else { return false };
-    let in_sept = matches!(line.state(), State::Mapped | State::Blocked);
-    in_sept && line.owner() == td && line.level().head(line.gfn()) == gfn
+    line.is_in_sept() && line.owner() == td && line.level().head(line.gfn()) == gfn
 }
 
 /// WBINVD returned: the frame's line names the TD and the gfn, and so the zap.
