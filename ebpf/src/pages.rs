@@ -10,7 +10,6 @@
 use core::ffi::c_void;
 
 use aya_ebpf::{EbpfContext as _, macros::raw_tracepoint, programs::RawTracePointContext};
-use aya_log_ebpf::debug;
 use septwatch_common::{
     config::BLOCK_SHIFT,
     tracker::{Each, Finding, Store as _},

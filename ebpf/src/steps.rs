@@ -7,7 +7,7 @@
 
 use septwatch_common::{
     Life, Line, Suspect,
-    tracker::{self, Finding, Lend},
+    tracker::{self, Finding},
 };
 
 use crate::store::{self, Maps};
@@ -36,18 +36,14 @@ extern "C" fn step_td_of(tdr: u64) -> u32 {
 }
 
 #[inline(always)]
-pub fn lend_one(lend: &mut Lend, n: u64) {
-    step_lend_one(lend, n);
+pub fn lend_one(td: u16, pfn: u64, new: Line) -> Line {
+    Line(step_lend_one(u32::from(td), pfn, new.0))
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn step_lend_one(lend: *mut Lend, n: u64) -> u32 {
-    // SAFETY: null or `lend_one`'s.
-    if let Some(lend) = unsafe { lend.as_mut() } {
-        lend.one_of(&mut Maps, n);
-    }
-    0
+extern "C" fn step_lend_one(td: u32, pfn: u64, new: u64) -> u64 {
+    tracker::lend_one(&mut Maps, td as u16, pfn, Line(new)).0
 }
 
 #[inline(always)]

@@ -9,7 +9,7 @@ use aya_ebpf::{
 use septwatch_common::{
     Life, Line, PageKind, Suspect, Td,
     config::{BLOCK_SHIFT, CHUNK, MAX_TDS, TD_PROBES},
-    tracker::{Each, Lend, Store},
+    tracker::{Each, Store},
     zap::{Zap, ZapKey},
 };
 
@@ -197,8 +197,8 @@ impl Store for Maps {
     }
 
     #[inline(always)]
-    fn lend_one(&mut self, lend: &mut Lend, n: u64) {
-        steps::lend_one(lend, n);
+    fn lend_one(&mut self, td: u16, pfn: u64, new: Line) -> Line {
+        steps::lend_one(td, pfn, new)
     }
 
     #[inline(always)]

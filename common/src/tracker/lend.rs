@@ -5,7 +5,7 @@ use super::{
     frames::{answer_of, change, found, key, open_line, progress},
 };
 use crate::{
-    Leaf, Level, Life, Line, Op, PageKind, Suspect, Violation,
+    Leaf, Level, Life, Line, Op, PageKind, Suspect, Violation, apply,
     zap::{Zap, ZapKey},
 };
 
@@ -23,7 +23,7 @@ pub fn td_of<S: Store>(s: &mut S, tdr: u64) -> Option<u16> {
     s.life(td, Life::Finalized);
     // Of all that was lent to it before, the TDR is known: its RECLAIM tells that the TD is gone.
     let first = Line::open(PageKind::Tdr, td, Level::L4K, 0);
-    s.lend_one(&mut Lend::new(td, tdr, first), 0);
+    s.lend_one(td, tdr, first);
     Some(td)
 }
 
@@ -97,75 +97,55 @@ pub(super) fn lend<S: Store>(
 ) -> bool {
     let frames = if matches!(kind, PageKind::Leaf) { call.level.frames() } else { 1 };
     let first = Line::open(kind, td, call.level, call.gfn);
-    let mut lend = Lend::new(td, pfn, first);
+    let mut lend = Lend { td, pfn, first, line: Line::FREE, at: 0 };
     s.each(frames, &mut lend);
-    match Violation::from_number(lend.number) {
-        Some(violation) if lend.found => {
-            out.line = lend.line;
-            out.pfn = pfn + lend.at;
-            out.gfn = call.gfn + lend.at;
-            out.other = lend.line.owner();
-            out.frames = frames;
-            found(s, violation, td, out)
-        }
-        _ => false,
-    }
+    let (_, Some(violation)) = apply(lend.line, Op::Lend(first)) else { return false };
+    out.line = lend.line;
+    out.pfn = pfn + lend.at;
+    out.gfn = call.gfn + lend.at;
+    out.other = lend.line.owner();
+    out.frames = frames;
+    found(s, violation, td, out)
 }
 
-/// Frames on their way into the TDX module.
-#[repr(C)]
-pub struct Lend {
+struct Lend {
     td: u16,
     pfn: u64,
     /// The line of the first frame.
     first: Line,
-    /// Whether a frame had a violation; of the first such its number, the line before, and which frame it is. (No
-    /// sum: the kernel's verifier would follow it through every value.)
-    found: bool,
-    number: u8,
+    /// Of the first frame whose line was open: that line, and which frame it is. (No sum: the kernel's verifier would
+    /// follow it through every value.)
     line: Line,
     at: u64,
 }
 
-impl Lend {
+impl<S: Store> Each<S> for Lend {
     #[inline(always)]
-    const fn new(td: u16, pfn: u64, first: Line) -> Self {
-        Self { td, pfn, first, found: false, number: 0, line: Line::FREE, at: 0 }
-    }
-
-    /// The `n`-th is lent.
-    #[inline(always)]
-    pub fn one_of<S: Store>(&mut self, s: &mut S, n: u64) {
-        let pfn = self.pfn + n;
-        let Some(slot) = s.slot_or_new(pfn) else {
-            s.doubt(self.td, Suspect::OUTSIDE);
-            return;
-        };
-        s.open_lines(pfn, true);
-        let new = self.first.nth(n);
-        let old = s.read(slot);
-        let progress = if old.is_open() { progress(s, old) } else { 0 };
-        let (before, violation) = change(s, slot, progress, Op::Lend(new));
-        if before.is_open() {
-            s.closed(pfn, old);
-        }
-        s.count(self.td, new.kind(), true);
-        if let Some(violation) = violation
-            && !self.found
-        {
-            self.found = true;
-            self.number = violation as u8;
+    fn one(&mut self, s: &mut S, n: u64) {
+        let before = s.lend_one(self.td, self.pfn + n, self.first.nth(n));
+        if before.is_open() && !self.line.is_open() {
             self.line = before;
             self.at = n;
         }
     }
 }
 
-impl<S: Store> Each<S> for Lend {
-    #[inline(always)]
-    fn one(&mut self, s: &mut S, n: u64) {
-        s.lend_one(self, n);
+/// The module took one frame, whose line is `new` now. Returns what it was before: open, where that is a violation.
+#[inline(always)]
+pub fn lend_one<S: Store>(s: &mut S, td: u16, pfn: u64, new: Line) -> Line {
+    let Some(slot) = s.slot_or_new(pfn) else {
+        s.doubt(td, Suspect::OUTSIDE);
+        return Line::FREE;
+    };
+    s.open_lines(pfn, true);
+    let old = s.read(slot);
+    let progress = if old.is_open() { progress(s, old) } else { 0 };
+    let (before, _) = change(s, slot, progress, Op::Lend(new));
+    if before.is_open() {
+        s.closed(pfn, old);
     }
+    s.count(td, new.kind(), true);
+    before
 }
 
 /// RECLAIM returned. A reclaimed leaf (its TD's HKID is free already) counts as removed.

@@ -14,8 +14,8 @@ use crate::{
 };
 
 pub use frames::{allocation, closed, doubts, release};
-pub use lend::{Lend, td_of};
 use lend::{leak, lend, map, reclaim};
+pub use lend::{lend_one, td_of};
 use zaps::{write_back, zap_step};
 
 /// A SEAMCALL that returned.
@@ -162,12 +162,12 @@ pub trait Store {
     {
         td_of(self, tdr)
     }
-    /// [`Lend`], for the `n`-th frame.
-    fn lend_one(&mut self, lend: &mut Lend, n: u64)
+    /// [`lend_one`]
+    fn lend_one(&mut self, td: u16, pfn: u64, new: Line) -> Line
     where
         Self: Sized,
     {
-        lend.one_of(self, n);
+        lend_one(self, td, pfn, new)
     }
     /// [`closed`]
     fn closed(&mut self, pfn: u64, line: Line)

@@ -11,6 +11,8 @@ use thiserror::Error;
 
 /// The programs, as userspace/build.rs compiled them.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/septwatch-bpf"));
+/// The same, which log.
+static LOGGING: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/septwatch-bpf-log"));
 
 /// Where `struct page` of a frame lies: at `base + pfn * size`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,9 +98,6 @@ pub const CHUNK_BYTES: u64 = 4096;
 /// logs while the reader is away.
 const LOG_BYTES: u32 = 1 << 22;
 
-/// The same where nothing is logged: the least that the kernel takes.
-const NO_LOG_BYTES: u32 = 4096;
-
 /// Chunks that a ledger of this size may have.
 pub fn chunks(frames: u64, limit: Option<u64>) -> u64 {
     // One more than fits, because memory does not begin at a multiple of a chunk.
@@ -136,7 +135,6 @@ pub fn load(settings: &Settings, btf: Option<&Btf>) -> Result<Ebpf, LoadError> {
         .map_max_entries("BLOCKS", blocks)
         .map_max_entries("VITAL", settings.rings.vital)
         .map_max_entries("PAGES", settings.rings.pages)
-        .map_max_entries("AYA_LOGS", if settings.log_level == 0 { NO_LOG_BYTES } else { LOG_BYTES })
         .override_global("VMEMMAP_BASE", &settings.page.base, true)
         .override_global("PAGE_STRUCT_SHIFT", &shift, true)
         .override_global("PAGE_STRUCT_SIZE", &settings.page.size, true)
@@ -145,7 +143,10 @@ pub fn load(settings: &Settings, btf: Option<&Btf>) -> Result<Ebpf, LoadError> {
         .override_global("USER_MEMORY", &user, true)
         .override_global("PREMAP_EXEMPT", &exempt, true)
         .override_global("BLOCK_MASK", &block_mask, true)
-        .override_global("SEAMCALL_SHAPES", &shapes[..], true)
-        .override_global("AYA_LOG_LEVEL", &settings.log_level, false);
-    Ok(loader.load(OBJECT)?)
+        .override_global("SEAMCALL_SHAPES", &shapes[..], true);
+    if settings.log_level == 0 {
+        return Ok(loader.load(OBJECT)?);
+    }
+    loader.map_max_entries("AYA_LOGS", LOG_BYTES).override_global("AYA_LOG_LEVEL", &settings.log_level, true);
+    Ok(loader.load(LOGGING)?)
 }
