@@ -199,7 +199,8 @@ impl Zap {
         if !line.is_in_sept() {
             return line;
         }
-        line.with_state_of(FOLDED[usize::from(progress & 3)][(line.0 as usize & 7) - 1 & 1])
+        // State 1 or 2, mapped or blocked.
+        line.with_state_of(FOLDED[usize::from(progress & 3)][line.0 as usize >> 1 & 1])
     }
 }
 
