@@ -15,6 +15,7 @@ use object::{
     build::elf::{Builder, SectionData},
     elf::SHT_STRTAB,
 };
+use sha2::Digest as _;
 
 fn main() -> Result<()> {
     let ebpf = env::var_os("CARGO_MANIFEST_DIR")
@@ -47,7 +48,14 @@ fn main() -> Result<()> {
         strip(&built).with_context(|| format!("cannot strip {}", built.display()))?;
         fs::rename(&built, out.join(name)).with_context(|| format!("cannot rename {}", built.display()))?;
     }
-    strip(&out.join("septwatch-calibrate")).context("cannot strip septwatch-calibrate")
+    strip(&out.join("septwatch-calibrate")).context("cannot strip septwatch-calibrate")?;
+    // Whoever takes over a ledger that another process left must have the same programs.
+    let object = out.join("septwatch-bpf");
+    let bytes = fs::read(&object).with_context(|| format!("cannot read {}", object.display()))?;
+    let hash = sha2::Sha256::digest(bytes);
+    let key: String = hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    println!("cargo::rustc-env=SEPTWATCH_PROGRAMS={key}");
+    Ok(())
 }
 
 /// Leaves out the debugging information, from which the linker made the BTF: nine tenths of the object, which would be

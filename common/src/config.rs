@@ -91,6 +91,12 @@ pub const MAX_ZAPS: u32 = 1 << 18;
 /// Windows that can be open at the same time; the times of further ones are not known.
 pub const MAX_WINDOWS: u32 = 1 << 16;
 
+/// Frames of which it is remembered how they left their guest_memfd, until they are released.
+pub const MAX_LET_GO: u32 = 1 << 14;
+
+/// Threads of which it is remembered what they are doing to a guest_memfd.
+pub const MAX_GMEM_OPS: u32 = 1 << 12;
+
 /// Answers of a SEAMCALL, as counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]

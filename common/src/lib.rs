@@ -5,6 +5,7 @@
 #![no_std]
 
 pub mod config;
+pub mod kvm;
 pub mod leaf;
 pub mod level;
 pub mod line;

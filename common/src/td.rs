@@ -60,6 +60,18 @@ pub struct Td {
     /// First gfn of the leaf that was blocked last: TRACK names no leaf. KVM zaps with mmu_lock held for writing, so
     /// there is one zap under way in a TD.
     pub zap_gfn: u64,
+    /// First frame of the leaf that KVM's zapping function was called for last; 0 where no hook told.
+    pub zap_pfn: u64,
+    /// When it was called, in ns of CLOCK_MONOTONIC, for as long as neither a SEAMCALL followed nor it returned; else 0.
+    pub zap_called_ns: u64,
+    /// When the invalidation that is under way began; 0 where none is.
+    pub invalidation_ns: u64,
+    /// When KVM called the VM bugged; 0 where it did not.
+    pub bugged_ns: u64,
+    /// When the last SEAMCALL that failed for good returned; 0 where none did.
+    pub failed_ns: u64,
+    /// Its status.
+    pub failed_status: u64,
     /// Frames lent, by [`PageKind`].
     pub frames: [u64; 6],
     /// Its number: never used twice while the ledger lives, unlike its index.
@@ -76,13 +88,15 @@ pub struct Td {
     pub life: u8,
     /// Whether TDH.MR.FINALIZE succeeded (or must have, before septwatch came).
     pub finalized: u8,
+    /// Number of the leaf of the SEAMCALL that failed last.
+    pub failed_leaf: u8,
     /// Keeps the layout free of padding.
-    pub zero: u32,
+    pub zero: [u8; 3],
     /// Name of that process' thread.
     pub comm: [u8; 16],
 }
 
-const _: () = assert!(size_of::<Td>() == 32 + 48 + 16 + 8 + 16);
+const _: () = assert!(size_of::<Td>() == 32 + 48 + 48 + 16 + 8 + 16);
 
 impl Td {
     /// A record that is nobody's.
@@ -91,6 +105,12 @@ impl Td {
         begun_ns: 0,
         cgroup: 0,
         zap_gfn: 0,
+        zap_pfn: 0,
+        zap_called_ns: 0,
+        invalidation_ns: 0,
+        bugged_ns: 0,
+        failed_ns: 0,
+        failed_status: 0,
         frames: [0; 6],
         id: 0,
         epoch: 0,
@@ -99,7 +119,8 @@ impl Td {
         hkid: 0,
         life: 0,
         finalized: 0,
-        zero: 0,
+        failed_leaf: 0,
+        zero: [0; 3],
         comm: [0; 16],
     };
 

@@ -8,7 +8,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::zap::Zap;
 
 /// Version of the layouts in this file.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 /// What an event is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +24,8 @@ pub enum Kind {
     Violation = 4,
     /// [`Frame`]
     Frame = 5,
+    /// [`VmLife`]
+    VmLife = 6,
 }
 
 /// How every event begins.
@@ -126,6 +128,59 @@ pub struct Frame {
     pub zero: [u8; 3],
 }
 
+/// A VM of a TD reached a stage that only KVM's functions tell. Vital.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct VmLife {
+    /// Header.
+    pub header: Header,
+    /// Frame of its TDR.
+    pub tdr: u64,
+    /// When KVM called it bugged; 0 where it did not.
+    pub bugged_ns: u64,
+    /// Frames still lent to it.
+    pub lent: u64,
+    /// The TD's number.
+    pub id: u32,
+    /// Thread.
+    pub tid: u32,
+    /// [`crate::kvm::VmStage`]
+    pub stage: u8,
+    /// Fills up.
+    pub zero: [u8; 7],
+    /// Name of the thread.
+    pub comm: [u8; 16],
+}
+
+/// How a frame left its guest_memfd: what page-cache deletion showed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct LetGo {
+    /// When; 0: it was not seen.
+    pub time_ns: u64,
+    /// Number of the guest_memfd's inode.
+    pub inode: u64,
+    /// Index of the frame in it, in 4 KiB.
+    pub index: u64,
+    /// References to the folio at that moment: one is the page cache's, one that of who deletes it. Any other keeps the
+    /// frame from the allocator: that of a CPU's batch of pages on their way to the LRU for a moment, one that KVM took
+    /// when it mapped the page (up to Linux 6.18) for as long as its zap does not succeed.
+    pub references: u32,
+    /// Thread.
+    pub tid: u32,
+    /// [`crate::kvm::GmemOp`]
+    pub op: u8,
+    /// Fills up.
+    pub zero: [u8; 7],
+}
+
+impl LetGo {
+    /// References that keep the frame allocated after it left.
+    pub const fn held(&self) -> u32 {
+        self.references.saturating_sub(2)
+    }
+}
+
 /// What saw an event: the number of a SEAMCALL's leaf, or one of these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -136,6 +191,16 @@ pub enum Hook {
     PageFreeBatched = 0xf1,
     /// `mm_page_alloc`
     PageAlloc = 0xf2,
+    /// `kvm_make_all_cpus_request`
+    MakeAllCpusRequest = 0xf3,
+    /// KVM's function that zaps a leaf.
+    Zap = 0xf4,
+    /// `kvm_gmem_error_folio`
+    ErrorFolio = 0xf5,
+    /// `kvm_gmem_fault_user_mapping`
+    FaultUserMapping = 0xf6,
+    /// `kvm_gmem_migrate_folio`
+    MigrateFolio = 0xf7,
 }
 
 /// Return addresses kept of the kernel's stack.
@@ -159,6 +224,10 @@ pub struct ViolationEvent {
     pub zap: Zap,
     /// When the allocator received the frame; 0 where it did not, or where that is not known.
     pub released_ns: u64,
+    /// When the TD's invalidation began that was under way; 0 where none was.
+    pub invalidation_ns: u64,
+    /// How the frame left its guest_memfd.
+    pub let_go: LetGo,
     /// Frames concerned.
     pub frames: u64,
     /// Frame of the TD's TDR.
@@ -199,5 +268,9 @@ const _: () = {
     assert!(size_of::<SeamcallOk>() == 24 + 32);
     assert!(size_of::<SeamcallErr>() == 24 + 32 + 24);
     assert!(size_of::<Frame>() == 24 + 16);
-    assert!(size_of::<ViolationEvent>() == 24 + 24 + 64 + 32 + 16 + 8 + 16 + 8 * (KERNEL_STACK + USER_STACK));
+    assert!(size_of::<VmLife>() == 24 + 24 + 16 + 16);
+    assert!(size_of::<LetGo>() == 40);
+    assert!(
+        size_of::<ViolationEvent>() == 24 + 24 + 64 + 32 + 48 + 16 + 8 + 16 + 8 * (KERNEL_STACK + USER_STACK)
+    );
 };

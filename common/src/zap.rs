@@ -108,6 +108,8 @@ impl Zap {
     pub const BLOCKED: u8 = 1;
     /// REMOVE succeeded.
     pub const REMOVED: u8 = 2;
+    /// In `failed_leaf`: KVM gave the zap up before its first SEAMCALL.
+    pub const NO_SEAMCALL: u8 = 0xff;
 
     /// Whether a step failed so that KVM gave the zap up.
     #[inline(always)]

@@ -2,7 +2,8 @@
 
 use aya_ebpf::{Global, helpers};
 use septwatch_common::Leaf;
-use septwatch_common::config::{SHAPES, Shape};
+use septwatch_common::config::{NO_ARGUMENT, SHAPES, Shape};
+use septwatch_common::kvm::{MEMBERS, Member, NO_MEMBER, POINTS, Point, PointArgs};
 
 /// Address of the first `struct page`.
 #[unsafe(no_mangle)]
@@ -32,6 +33,15 @@ static BLOCK_MASK: Global<u64> = Global::new(0);
 #[unsafe(no_mangle)]
 static SEAMCALL_SHAPES: [Shape; SHAPES] = [Shape::NONE; SHAPES];
 
+#[unsafe(no_mangle)]
+static POINT_ARGS: [PointArgs; POINTS] = [[NO_ARGUMENT; 4]; POINTS];
+
+#[unsafe(no_mangle)]
+static MEMBER_OFFSETS: [u32; MEMBERS] = [NO_MEMBER; MEMBERS];
+/// 1: the zapping function is given the frame itself, not the entry of the mirror page table.
+#[unsafe(no_mangle)]
+static ZAP_TAKES_PFN: Global<u8> = Global::new(0);
+
 #[inline(always)]
 pub fn premap_exempt() -> bool {
     PREMAP_EXEMPT.load() != 0
@@ -57,6 +67,37 @@ pub fn shape(leaf: Leaf) -> Shape {
     let shape = &raw const SEAMCALL_SHAPES[leaf as usize];
     // SAFETY: in bounds, a leaf's number is below SHAPES; volatile, because userspace sets it before the load.
     unsafe { shape.read_volatile() }
+}
+
+#[inline(always)]
+pub fn zap_takes_pfn() -> bool {
+    ZAP_TAKES_PFN.load() != 0
+}
+
+/// Position of an argument of a point that the program there reads; [`NO_ARGUMENT`]: this kernel does not pass it.
+#[inline(always)]
+pub fn point_arg(point: Point, n: usize) -> u8 {
+    let position = &raw const POINT_ARGS[point as usize][n];
+    // SAFETY: in bounds; volatile, because userspace sets it before the load.
+    unsafe { position.read_volatile() }
+}
+
+/// Address of a member of a structure; `None` where this kernel has no such member.
+#[inline(always)]
+pub fn member(base: u64, member: Member) -> Option<u64> {
+    let offset = &raw const MEMBER_OFFSETS[member as usize];
+    // SAFETY: in bounds; volatile, because userspace sets it before the load.
+    match unsafe { offset.read_volatile() } {
+        NO_MEMBER => None,
+        offset => Some(base.wrapping_add(u64::from(offset))),
+    }
+}
+
+/// Reads from the kernel's memory.
+#[inline(always)]
+pub fn read_kernel<T>(address: u64) -> Option<T> {
+    // SAFETY: the helper checks the address; every caller asks for a plain number.
+    unsafe { helpers::bpf_probe_read_kernel(address as *const T) }.ok()
 }
 
 /// The frame of a `struct page`.

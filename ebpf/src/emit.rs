@@ -10,16 +10,17 @@ use aya_ebpf::{
 use septwatch_common::{
     Leaf, Status, Td, Violation,
     config::Produced,
+    kvm::VmStage,
     tracker::{Call, Finding},
     wire::{
         Frame, Header, Hook, KERNEL_STACK, Kind, SeamcallErr, SeamcallOk, TdLife, USER_STACK, VERSION,
-        ViolationEvent,
+        ViolationEvent, VmLife,
     },
 };
 
 use crate::{
     atomic,
-    maps::{PAGES, TDS, VITAL, control, counters},
+    maps::{LET_GO, PAGES, TDS, VITAL, control, counters},
     task::{self, Task},
 };
 
@@ -77,6 +78,31 @@ pub fn td_life(td: u16, record: &Td, now_ns: u64) {
     entry.submit(u64::from(BPF_RB_FORCE_WAKEUP));
 }
 
+/// A VM of a TD reached a stage that SEAMCALLs do not tell.
+#[inline(always)]
+pub fn vm_life(record: &Td, stage: VmStage, now_ns: u64) {
+    let Some(counters) = counters() else { return };
+    // SAFETY: points into this CPU's counters.
+    let stream = unsafe { &raw mut (*counters).vital };
+    let seq = number(stream);
+    let Some(mut entry) = VITAL.reserve_untyped::<VmLife>(0) else { return lost(stream) };
+    let task = Task::current();
+    let event = entry.as_mut_ptr();
+    // SAFETY: `event` points to the reserved record; every byte of it is written before it is submitted.
+    unsafe {
+        ptr::write_bytes(event, 0, 1);
+        (*event).header = header(Kind::VmLife, seq, task, now_ns);
+        (*event).tdr = record.tdr;
+        (*event).bugged_ns = record.bugged_ns;
+        (*event).lent = record.lent();
+        (*event).id = record.id;
+        (*event).tid = task.tid;
+        (*event).stage = stage as u8;
+        task::comm(&raw mut (*event).comm);
+    }
+    entry.submit(u64::from(BPF_RB_FORCE_WAKEUP));
+}
+
 /// A violation, with the stacks of the running task.
 #[inline(always)]
 pub fn violation(ctx: *mut c_void, hook: u8, finding: &Finding, now_ns: u64) {
@@ -104,6 +130,11 @@ pub fn violation(ctx: *mut c_void, hook: u8, finding: &Finding, now_ns: u64) {
         (*event).line = finding.line.0;
         (*event).zap = finding.zap;
         (*event).released_ns = finding.released_ns;
+        (*event).invalidation_ns = finding.invalidation_ns;
+        // Of the frames of this violation, if it is about one that left a guest_memfd.
+        if let Some(let_go) = LET_GO.get(finding.pfn) {
+            (*event).let_go = *let_go;
+        }
         (*event).frames = finding.frames;
         if let Some(record) = TDS.get(u32::from(finding.td)) {
             (*event).tdr = record.tdr;

@@ -20,8 +20,11 @@ macro_rules! debug {
 mod atomic;
 mod config;
 mod emit;
+mod gmem;
+mod kvm;
 mod maps;
 mod pages;
+mod point;
 mod seamcalls;
 mod steps;
 mod store;

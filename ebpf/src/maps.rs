@@ -2,13 +2,13 @@
 
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
-    btf_maps::{Array, HashMap, PerCpuArray, RingBuf},
+    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
     macros::btf_map,
 };
 use septwatch_common::{
     Td,
-    config::{CHUNK, Control, Counters, MAX_TDS, MAX_WINDOWS, MAX_ZAPS},
-    wire::{SeamcallOk, ViolationEvent},
+    config::{CHUNK, Control, Counters, MAX_GMEM_OPS, MAX_LET_GO, MAX_TDS, MAX_WINDOWS, MAX_ZAPS},
+    wire::{LetGo, SeamcallOk, ViolationEvent},
     zap::{Zap, ZapKey},
 };
 
@@ -41,6 +41,19 @@ pub static ZAPS: HashMap<ZapKey, Zap, { MAX_ZAPS as usize }, { BPF_F_NO_PREALLOC
 pub static WINDOWS: HashMap<u64, u64, { MAX_WINDOWS as usize }, { BPF_F_NO_PREALLOC as usize }> =
     HashMap::new();
 
+/// What threads are doing to a guest_memfd: the operation and the inode's number.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Doing {
+    pub op: u64,
+    pub inode: u64,
+}
+#[btf_map]
+pub static GMEM_OPS: LruHashMap<u64, Doing, { MAX_GMEM_OPS as usize }> = LruHashMap::new();
+/// How frames with open lines left their guest_memfd, until they are released.
+#[btf_map]
+pub static LET_GO: LruHashMap<u64, LetGo, { MAX_LET_GO as usize }> = LruHashMap::new();
+
 /// What the programs share with each other.
 #[repr(C)]
 pub struct Shared {
@@ -67,6 +80,9 @@ pub static PAGES: RingBuf<SeamcallOk, { 1 << 22 }> = RingBuf::new();
 /// Arguments of the probed functions that threads are in, where entry and return are probed apart.
 #[btf_map]
 pub static CALLS: HashMap<u64, [u64; 6], 16384> = HashMap::new();
+/// The same of KVM's own functions, which call each other: by thread and point.
+#[btf_map]
+pub static POINT_CALLS: HashMap<[u64; 2], [u64; 6], 16384> = HashMap::new();
 
 #[inline(always)]
 pub fn counters() -> Option<*mut Counters> {

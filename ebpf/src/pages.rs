@@ -17,7 +17,9 @@ use septwatch_common::{
 };
 
 use crate::{
-    config, emit, steps,
+    config, emit,
+    maps::LET_GO,
+    steps,
     store::{Maps, may_be_lent},
     task::now_ns,
 };
@@ -40,10 +42,12 @@ fn one(pages: &Pages, pfn: u64) {
     let found = match pages.hook {
         Hook::PageFree => steps::release(pfn, false, now_ns, &mut finding),
         Hook::PageFreeBatched => steps::release(pfn, true, now_ns, &mut finding),
-        Hook::PageAlloc => steps::allocation(pfn, now_ns, &mut finding),
+        // Of this file's programs there is one more.
+        _ => steps::allocation(pfn, now_ns, &mut finding),
     };
     if found {
         emit::violation(pages.ctx, pages.hook as u8, &finding, now_ns);
+        let _ = LET_GO.remove(pfn);
     }
 }
 

@@ -22,6 +22,19 @@ use crate::{
 
 pub struct Maps;
 
+impl Maps {
+    /// The record of a TD, for as long as the program runs.
+    #[inline(always)]
+    pub fn record_at<'a>(&self, td: u16) -> Option<&'a mut Td> {
+        if td == 0 {
+            return None;
+        }
+        // SAFETY: points into a map value. Others write to it at the same time: single words, of which none is
+        // relied on to agree with another.
+        TDS.get_ptr_mut(u32::from(td)).map(|record| unsafe { &mut *record })
+    }
+}
+
 /// How many lines are open in the block around a frame. Blocks share a count where the filter is smaller than the
 /// range of frame numbers: that costs a look-up, never a miss.
 #[inline(always)]
@@ -114,12 +127,7 @@ impl Store for Maps {
 
     #[inline(always)]
     fn record(&mut self, td: u16) -> Option<&mut Td> {
-        if td == 0 {
-            return None;
-        }
-        // SAFETY: points into a map value. Others write to it at the same time: single words, of which none is
-        // relied on to agree with another.
-        TDS.get_ptr_mut(u32::from(td)).map(|record| unsafe { &mut *record })
+        self.record_at(td)
     }
 
     #[inline(always)]
@@ -230,8 +238,7 @@ unsafe extern "C" fn nth<E: Each<Maps>>(n: u64, each: *mut c_void) -> i64 {
 #[inline(always)]
 pub fn life(td: u16, life: u8) {
     let now_ns = now_ns();
-    let mut maps = Maps;
-    let Some(record) = maps.record(td) else { return };
+    let Some(record) = Maps.record_at(td) else { return };
     record.life = life;
     if life == Life::Finalized as u8 {
         record.finalized = 1;
@@ -292,6 +299,13 @@ fn enter(tdr: u64, hkid: u16, suspect: Suspect) -> Option<u16> {
         (*record).begun_ns = now_ns();
         (*record).cgroup = task::cgroup();
         (*record).zap_gfn = 0;
+        (*record).zap_pfn = 0;
+        (*record).zap_called_ns = 0;
+        (*record).invalidation_ns = 0;
+        (*record).bugged_ns = 0;
+        (*record).failed_ns = 0;
+        (*record).failed_status = 0;
+        (*record).failed_leaf = 0;
         (*record).frames = [0; 6];
         (*record).id = number as u32 + 1;
         (*record).epoch = 0;

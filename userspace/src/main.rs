@@ -47,7 +47,7 @@ fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) if commands::is_broken_pipe(&error) => ExitCode::from(exit::OK),
         Err(error) => {
-            eprintln!("septwatch: {}", told(&error));
+            eprintln!("septwatch: {}", commands::told(error.as_ref()));
             ExitCode::from(exit_of(&error))
         }
     }
@@ -55,21 +55,9 @@ fn main() -> ExitCode {
 
 fn explain_exit(args: &explain::Args) -> ExitCode {
     explain::run(args).unwrap_or_else(|error| {
-        eprintln!("septwatch: {}", told(&error));
+        eprintln!("septwatch: {}", commands::told(error.as_ref()));
         ExitCode::from(exit::USAGE)
     })
-}
-
-/// An error with its causes. Those that are also shown alone carry their cause's words already.
-fn told(error: &anyhow::Error) -> String {
-    let mut told = String::new();
-    for cause in error.chain().map(ToString::to_string) {
-        if !told.ends_with(&cause) {
-            let colon = if told.is_empty() { "" } else { ": " };
-            told = told + colon + &cause;
-        }
-    }
-    told
 }
 
 /// What an error means for whoever called: bad input, or a host that cannot.

@@ -136,6 +136,14 @@ pub(super) fn answer_of(leaf: Leaf, call: &Call, out: &mut Finding) {
 pub(super) fn found<S: Store>(s: &mut S, violation: Violation, td: u16, out: &mut Finding) -> bool {
     out.violation = violation;
     out.td = td;
+    if let Some(record) = s.record(td) {
+        out.invalidation_ns = record.invalidation_ns;
+        if matches!(violation, Violation::ZapFailed | Violation::MapFailed | Violation::TeardownLeak) {
+            record.failed_ns = out.zap.failed_ns;
+            record.failed_status = out.zap.failed_status;
+            record.failed_leaf = out.zap.failed_leaf;
+        }
+    }
     out.suspect = s.doubts(td);
     true
 }

@@ -4,6 +4,7 @@
 //! about one frame are in [`crate::line`], about one zap in [`crate::zap`]; here is only who meets whom.
 
 mod frames;
+mod kvm;
 mod lend;
 mod zaps;
 
@@ -14,6 +15,7 @@ use crate::{
 };
 
 pub use frames::{allocation, closed, doubts, release};
+pub use kvm::{struck, vm_bugged, zap_called, zap_returned};
 use lend::{leak, lend, map, reclaim};
 pub use lend::{lend_one, td_of};
 use zaps::{write_back, zap_step};
@@ -59,6 +61,8 @@ pub struct Finding {
     pub zap: Zap,
     /// When the allocator received the frame, in ns of CLOCK_MONOTONIC; 0 where it did not, or where that is unknown.
     pub released_ns: u64,
+    /// When the TD's invalidation began that is under way; 0 where none is.
+    pub invalidation_ns: u64,
     /// Frames concerned: 1, or what a torn-down TD leaves behind.
     pub frames: u64,
 }
@@ -90,6 +94,7 @@ impl Finding {
             zero: [0; 3],
         },
         released_ns: 0,
+        invalidation_ns: 0,
         frames: 1,
     };
 }

@@ -16,6 +16,8 @@ pub(super) fn zap_step<S: Store>(s: &mut S, leaf: Leaf, call: &Call, out: &mut F
     let Some(td) = s.td_of(call.tdr) else { return false };
     let premap_exempt = s.premap_exempt();
     let Some(record) = s.record(td) else { return false };
+    record.zap_called_ns = 0;
+    let (called_gfn, called_pfn) = (record.zap_gfn, record.zap_pfn);
     let now = TdNow { epoch: record.epoch, finalized: record.finalized != 0, premap_exempt };
     let gfn = if matches!(leaf, Leaf::MemTrack) {
         if call.answer.status.is_success() {
@@ -56,13 +58,13 @@ pub(super) fn zap_step<S: Store>(s: &mut S, leaf: Leaf, call: &Call, out: &mut F
         part(s, td, key, call.pfn, call.level as u8);
         s.drop_zap(key);
     }
-    match violation {
-        Some(violation) => {
-            out.gfn = gfn;
-            found(s, violation, td, out)
-        }
-        None => false,
+    let Some(violation) = violation else { return false };
+    out.gfn = gfn;
+    // The frame that KVM's own function was called for, where its hook told: BLOCK and TRACK name none.
+    if out.pfn == PFN_UNKNOWN && called_pfn != 0 && called_gfn == gfn {
+        out.pfn = called_pfn;
     }
+    found(s, violation, td, out)
 }
 
 /// Whether the frame is lent to this TD in the leaf that begins at `gfn`.

@@ -14,3 +14,18 @@ pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let is = |error: &std::io::Error| error.kind() == std::io::ErrorKind::BrokenPipe;
     error.chain().any(|cause| cause.downcast_ref().is_some_and(is))
 }
+
+/// An error with its causes. Those that are also shown alone carry their cause's words already.
+pub fn told(error: &dyn std::error::Error) -> String {
+    let mut told = String::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let cause = error.to_string();
+        if !told.ends_with(&cause) {
+            let colon = if told.is_empty() { "" } else { ": " };
+            told = told + colon + &cause;
+        }
+        next = error.source();
+    }
+    told
+}

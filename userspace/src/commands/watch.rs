@@ -14,7 +14,7 @@ use super::{Interrupts, Watching, exit, watching};
 use crate::{
     hooks::lock::Lock,
     source::{
-        open,
+        open::{self, Opened, Options},
         session::{Session, Standing},
     },
     view::{json, lines, stack::KernelSymbols},
@@ -34,6 +34,14 @@ pub struct Args {
     /// Stop after this many seconds.
     #[arg(long, value_name = "SECONDS", value_parser = duration)]
     pub duration: Option<u64>,
+    /// At the end, leave the programs running: the next `septwatch watch` takes them over, with all that they found
+    /// meanwhile. Without this everything is detached.
+    #[arg(long)]
+    pub leave: bool,
+    /// Attach to the kernel's functions by kprobes even where fexit works: slower, for kernels on which fexit does harm,
+    /// and to compare the two.
+    #[arg(long)]
+    pub kprobes: bool,
     /// What watches.
     #[command(flatten)]
     pub watching: Watching,
@@ -54,25 +62,46 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
     let _lock = Lock::take("watch")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let start = Instant::now();
-    let (mut kernel, plan) = open::live(&args.watching.options())?;
+    let (mut kernel, opened) = open::live(&Options { kprobes: args.kprobes, ..args.watching.options() })?;
     let _rest_of_log = args.watching.logger(kernel.ebpf(), runtime.handle())?;
     kernel.record_pages(args.all_events)?;
-    let mut session = Session::new(kernel);
-    let attached = plan.hooks.iter().filter(|hook| hook.is_attached()).count();
-    let all = plan.hooks.iter().filter(|hook| hook.is_used()).count();
+    say_opened(&opened, kernel.is_pinned());
+    let mut session = Session::new(kernel)?;
+    let Opened { hooks, attached, taken_over, .. } = opened;
     if args.json {
-        let hooks = json!({"type": "start", "hooks": all, "attached": attached});
-        writeln!(out, "{hooks}")?;
+        let start = json!({"type": "start", "hooks": hooks, "attached": attached, "taken_over": taken_over});
+        writeln!(out, "{start}")?;
     } else {
         let ready = start.elapsed().as_millis();
-        writeln!(out, "watching: {attached} of {all} hooks attached after {ready} ms")?;
+        let how = if taken_over { "taken over" } else { "attached" };
+        writeln!(out, "watching: {attached} of {hooks} hooks {how} after {ready} ms")?;
     }
     out.flush()?;
-    runtime.block_on(follow(args, &mut session, out))?;
+    let ended = runtime.block_on(follow(args, &mut session, out));
+    if args.leave {
+        session.kernel().leave();
+    }
+    ended?;
     let standing = session.standing()?;
-    let total = session.model().total().max(standing.counters.violations.iter().sum());
-    last_words(args, total, &standing, out)?;
+    let total =
+        session.model().total().max(if taken_over { 0 } else { standing.counters.violations.iter().sum() });
+    last_words(args, total, &session, &standing, out)?;
     Ok(if total == 0 { exit::OK } else { exit::VIOLATION })
+}
+
+/// What somebody should know of how the programs came to run, on standard error.
+fn say_opened(opened: &Opened, pinned: bool) {
+    for (hook, error) in &opened.not_attached {
+        eprintln!("septwatch: without {hook}: {}", crate::commands::told(error));
+    }
+    if opened.replaced {
+        eprintln!(
+            "septwatch: a ledger of another version was running, and was removed: TDs that run are not in this one"
+        );
+    }
+    if !pinned {
+        eprintln!("septwatch: no bpffs on /sys/fs/bpf: if this process is killed, detection ends with it");
+    }
 }
 
 async fn follow(args: &Args, session: &mut Session, out: &mut dyn Write) -> Result<()> {
@@ -95,6 +124,7 @@ async fn follow(args: &Args, session: &mut Session, out: &mut dyn Write) -> Resu
             () = interrupts.received() => true,
         };
         let mut written = Ok(());
+        // A record leaves the ring when this returns: it must be out by then, for this process may be killed.
         session.pump(|event, verdict| {
             if written.is_err() {
                 return;
@@ -112,6 +142,9 @@ async fn follow(args: &Args, session: &mut Session, out: &mut dyn Write) -> Resu
                 }
                 writeln!(out, "{text}")
             };
+            if written.is_ok() && event.is_vital() {
+                written = out.flush();
+            }
         })?;
         written?;
         out.flush()?;
@@ -121,25 +154,33 @@ async fn follow(args: &Args, session: &mut Session, out: &mut dyn Write) -> Resu
     }
 }
 
-fn last_words(args: &Args, total: u64, standing: &Standing, out: &mut dyn Write) -> Result<()> {
+fn last_words(
+    args: &Args,
+    total: u64,
+    session: &Session,
+    standing: &Standing,
+    out: &mut dyn Write,
+) -> Result<()> {
+    let windows = &session.model().windows;
     if args.json {
-        let end = json!({
-            "type": "end",
-            "violations": total,
-            "vital_records": standing.vital,
-            "page_records": standing.pages,
-            "frames_outside_the_ledger": standing.counters.outside,
-            "calls_not_read": standing.counters.unread,
-            "releases_missed": standing.missed_releases,
-        });
+        let mut end = json!({"type": "end", "violations": total, "windows": windows});
+        if let Some(end) = end.as_object_mut() {
+            end.extend(json::standing(standing));
+        }
         writeln!(out, "{end}")?;
     } else {
         let vital = standing.vital;
         writeln!(
             out,
-            "{total} violations; vital records: {} produced = {} received + {} lost",
-            vital.produced, vital.received, vital.lost
+            "{total} violations; vital records: {} produced = {} received + {} lost{}",
+            vital.produced,
+            vital.received,
+            vital.lost,
+            if vital.earlier == 0 { String::new() } else { format!(" + {} received before", vital.earlier) }
         )?;
+        for line in lines::windows(windows) {
+            writeln!(out, "{line}")?;
+        }
         if standing.missed_releases != 0 {
             writeln!(out, "{} runs at page releases were dropped by the kernel", standing.missed_releases)?;
         }

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use aya::Ebpf;
 use aya_log::EbpfLogger;
 use tokio::{
@@ -76,13 +76,19 @@ impl Watching {
             ledger_limit: self.ledger_limit,
             rings,
             log_level: self.bpf_log.map_or(0, |level| level as u8),
+            kprobes: false,
         }
     }
 
     /// Shows the log of the programs, if it was asked for: while the runtime runs, and the rest of it when what this
     /// returns is dropped.
-    pub fn logger(&self, ebpf: &mut Ebpf, runtime: &Handle) -> Result<Option<RestOfLog>> {
+    pub fn logger(&self, ebpf: Option<&mut Ebpf>, runtime: &Handle) -> Result<Option<RestOfLog>> {
         let Some(level) = self.bpf_log else { return Ok(None) };
+        let Some(ebpf) = ebpf else {
+            bail!(
+                "--bpf-log: the programs that run were loaded by another process, and log nothing for this one"
+            )
+        };
         StderrLog::install(level)?;
         let logger = EbpfLogger::init(ebpf).context("the log of the programs in the kernel")?;
         let _entered = runtime.enter();

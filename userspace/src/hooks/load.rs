@@ -6,6 +6,7 @@ use aya::{Btf, Ebpf, EbpfLoader};
 use septwatch_common::{
     Leaf,
     config::{BLOCK_SHIFT, CHUNK, SHAPES, Shape},
+    kvm::{MEMBERS, POINTS, PointArgs},
 };
 use thiserror::Error;
 
@@ -13,6 +14,11 @@ use thiserror::Error;
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/septwatch-bpf"));
 /// The same, which log.
 static LOGGING: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/septwatch-bpf-log"));
+
+/// The object whose programs log, or the one whose programs do not.
+pub(super) fn object(logs: bool) -> &'static [u8] {
+    if logs { LOGGING } else { OBJECT }
+}
 
 /// Where `struct page` of a frame lies: at `base + pfn * size`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +76,12 @@ pub struct Settings {
     pub premap_exempt: bool,
     /// Where the observed functions have their arguments.
     pub shapes: Vec<(Leaf, Shape)>,
+    /// Where KVM's own functions have theirs.
+    pub points: [PointArgs; POINTS],
+    /// Where the members lie that the programs read.
+    pub members: [u32; MEMBERS],
+    /// Whether KVM's zapping function is given the frame itself, not an entry of the mirror page table.
+    pub zap_takes_pfn: bool,
     /// Frames of System RAM.
     pub frames: u64,
     /// Most memory that the ledger may take, in bytes; `None` is what all frames would need.
@@ -89,13 +101,22 @@ pub enum LoadError {
     /// The object and this binary do not belong together.
     #[error("the eBPF object has no {0}")]
     Missing(&'static str),
+    /// The object cannot be read a second time.
+    #[error("the eBPF object cannot be read: {0}")]
+    Parse(#[from] aya_obj::ParseError),
+    /// Its programs cannot be put together.
+    #[error("the eBPF object cannot be linked: {0}")]
+    Link(#[from] aya_obj::relocation::EbpfRelocationError),
 }
 
 /// Bytes that a chunk of the ledger takes in the kernel: see [`CHUNK`].
 pub const CHUNK_BYTES: u64 = 4096;
 
-/// Ring buffer of the programs' log in bytes. aya-log drops without a word what finds it full: room for what a storm
-/// logs while the reader is away.
+/// Ring buffer of the programs' log: programs that do not log have none.
+pub(super) const LOGS: &str = "AYA_LOGS";
+
+/// Its size in bytes. aya-log drops without a word what finds it full: room for what a storm logs while the reader is
+/// away.
 const LOG_BYTES: u32 = 1 << 22;
 
 /// Chunks that a ledger of this size may have.
@@ -126,6 +147,9 @@ pub fn load(settings: &Settings, btf: Option<&Btf>) -> Result<Ebpf, LoadError> {
         let shape = known.map_or(Shape::NONE, |(_, shape)| *shape);
         shapes[at * 16..][..16].copy_from_slice(&shape.to_bytes());
     }
+    let points = settings.points.concat();
+    let members: Vec<u8> = settings.members.iter().flat_map(|offset| offset.to_ne_bytes()).collect();
+    let takes_pfn = u8::from(settings.zap_takes_pfn);
     let user = u8::from(settings.memory == Memory::User);
     let exempt = u8::from(settings.premap_exempt);
     let mut loader = EbpfLoader::new();
@@ -143,10 +167,12 @@ pub fn load(settings: &Settings, btf: Option<&Btf>) -> Result<Ebpf, LoadError> {
         .override_global("USER_MEMORY", &user, true)
         .override_global("PREMAP_EXEMPT", &exempt, true)
         .override_global("BLOCK_MASK", &block_mask, true)
-        .override_global("SEAMCALL_SHAPES", &shapes[..], true);
-    if settings.log_level == 0 {
-        return Ok(loader.load(OBJECT)?);
+        .override_global("SEAMCALL_SHAPES", &shapes[..], true)
+        .override_global("POINT_ARGS", &points[..], true)
+        .override_global("MEMBER_OFFSETS", &members[..], true)
+        .override_global("ZAP_TAKES_PFN", &takes_pfn, true);
+    if settings.log_level != 0 {
+        loader.map_max_entries(LOGS, LOG_BYTES).override_global("AYA_LOG_LEVEL", &settings.log_level, true);
     }
-    loader.map_max_entries("AYA_LOGS", LOG_BYTES).override_global("AYA_LOG_LEVEL", &settings.log_level, true);
-    Ok(loader.load(LOGGING)?)
+    Ok(loader.load(object(settings.log_level != 0))?)
 }

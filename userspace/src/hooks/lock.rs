@@ -5,7 +5,7 @@
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::Path,
 };
 
@@ -48,6 +48,21 @@ impl Lock {
     /// Another process holds it, or the folder is not to be written.
     pub fn take(command: &str) -> Result<Self, LockError> {
         Self::take_in(Path::new(RUN), command)
+    }
+
+    /// Who holds the lock, as that wrote itself down; none: nobody.
+    ///
+    /// From /proc/locks: trying the lock would stand in the way of somebody who takes it at that moment.
+    pub fn holder() -> Option<String> {
+        let path = Path::new(RUN).join("lock");
+        // `1: FLOCK  ADVISORY  WRITE 1234 00:1a:5678 0 EOF`
+        let inode = format!(":{}", fs::metadata(&path).ok()?.ino());
+        let locks = fs::read_to_string("/proc/locks").ok()?;
+        let mut held = locks.lines().map(|line| line.split_ascii_whitespace());
+        let is_held = held.any(|mut words| {
+            words.nth(1) == Some("FLOCK") && words.nth(3).is_some_and(|place| place.ends_with(&inode))
+        });
+        is_held.then(|| fs::read_to_string(&path).unwrap_or_default().trim().to_owned())
     }
 
     fn take_in(folder: &Path, command: &str) -> Result<Self, LockError> {

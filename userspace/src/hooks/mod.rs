@@ -3,13 +3,18 @@
 //! nothing in here knows what becomes of the events.
 
 pub mod attach;
+mod bpf;
 pub mod btf;
 pub mod calibrate;
 pub mod host;
 pub mod load;
 pub mod lock;
+pub mod mapped;
 pub mod offsets;
+pub mod pins;
 pub mod plan;
+pub mod points;
+pub(crate) mod relocated;
 mod role;
 pub mod shape;
 pub mod symbols;

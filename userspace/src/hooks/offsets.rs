@@ -1,6 +1,7 @@
 //! Where the members lie that the programs read, from BTF. None: this kernel has no such member, or its part of
 //! the kernel has no BTF here; programs that need it do without what it tells.
 
+use septwatch_common::kvm::{MEMBERS, Member, NO_MEMBER};
 use serde::Serialize;
 
 use super::btf::{Btf, BtfError, KernelBtf, Module};
@@ -43,42 +44,62 @@ macro_rules! offsets {
 }
 
 offsets! {
-    /// `struct page::_refcount`: references still held at release.
-    page_refcount: Vmlinux [("page", "_refcount")];
     /// `struct tdx_td::tdr_page`, `struct page *`: the TD's identity.
     tdx_td_tdr_page: Vmlinux [("tdx_td", "tdr_page")];
     /// `struct tdx_vp::tdvpr_page`, `struct page *`.
     tdx_vp_tdvpr_page: Vmlinux [("tdx_vp", "tdvpr_page")];
-    /// `struct kvm_tdx::td`: from the TD that a SEAMCALL names back to its VM.
+    /// `struct kvm_tdx::td`: from a VM to the TD that SEAMCALLs name.
     kvm_tdx_td: KvmIntel [("kvm_tdx", "td")];
     /// `struct kvm_tdx::kvm`.
     kvm_tdx_kvm: KvmIntel [("kvm_tdx", "kvm")];
-    /// `struct kvm_tdx::hkid`, `int`.
-    kvm_tdx_hkid: KvmIntel [("kvm_tdx", "hkid")];
     /// `struct kvm_tdx::nr_premapped`: this kernel only counts pages before finalize.
     kvm_tdx_nr_premapped: KvmIntel [("kvm_tdx", "nr_premapped")];
+    /// `struct kvm::arch`.
+    kvm_arch: Kvm [("kvm", "arch")];
+    /// `struct kvm_arch::vm_type`: whether a VM is of type TDX.
+    kvm_arch_vm_type: Kvm [("kvm_arch", "vm_type")];
     /// `struct kvm::vm_bugged`, `bool`.
     kvm_vm_bugged: Kvm [("kvm", "vm_bugged")];
-    /// `struct kvm::vm_dead`, `bool`.
-    kvm_vm_dead: Kvm [("kvm", "vm_dead")];
-    /// `struct kvm_mmu_page::external_spt`, `void *`: the S-EPT page.
-    kvm_mmu_page_external_spt: Kvm [("kvm_mmu_page", "external_spt")];
     /// `struct kvm_gmem::kvm`, later `struct gmem_file::kvm`.
     gmem_kvm: Kvm [("gmem_file", "kvm"), ("kvm_gmem", "kvm")];
     /// `struct file::f_inode`.
     file_f_inode: Vmlinux [("file", "f_inode")];
-    /// `struct file::private_data`: of a guest_memfd what binds it to a VM.
-    file_private_data: Vmlinux [("file", "private_data")];
     /// `struct inode::i_ino`.
     inode_i_ino: Vmlinux [("inode", "i_ino")];
+    /// `struct folio::mapping`, `struct address_space *`.
+    folio_mapping: Vmlinux [("folio", "mapping")];
+    /// `struct folio::index`: in its file, in pages.
+    folio_index: Vmlinux [("folio", "index")];
+    /// `struct folio::_refcount`: references still held when it leaves its file.
+    folio_refcount: Vmlinux [("folio", "_refcount")];
     /// `struct address_space::host`, `struct inode *`.
     address_space_host: Vmlinux [("address_space", "host")];
-    /// `struct vm_fault::vma`.
-    vm_fault_vma: Vmlinux [("vm_fault", "vma")];
-    /// `struct vm_fault::pgoff`.
-    vm_fault_pgoff: Vmlinux [("vm_fault", "pgoff")];
-    /// `struct vm_area_struct::vm_file`.
-    vm_area_struct_vm_file: Vmlinux [("vm_area_struct", "vm_file")];
+    /// `struct vm_fault::page`.
+    vm_fault_page: Vmlinux [("vm_fault", "page")];
+}
+
+impl Offsets {
+    /// The members that the programs at KVM's functions read, as they take them.
+    pub fn members(&self) -> [u32; MEMBERS] {
+        let mut members = [NO_MEMBER; MEMBERS];
+        let td = self.kvm_tdx_td.zip(self.kvm_tdx_kvm).and_then(|(td, kvm)| td.checked_sub(kvm));
+        for (member, offset) in [
+            (Member::KvmTd, td),
+            (Member::KvmVmType, self.kvm_arch.zip(self.kvm_arch_vm_type).map(|(arch, kind)| arch + kind)),
+            (Member::KvmVmBugged, self.kvm_vm_bugged),
+            (Member::GmemKvm, self.gmem_kvm),
+            (Member::FileInode, self.file_f_inode),
+            (Member::InodeIno, self.inode_i_ino),
+            (Member::FolioMapping, self.folio_mapping),
+            (Member::FolioIndex, self.folio_index),
+            (Member::FolioRefcount, self.folio_refcount),
+            (Member::MappingHost, self.address_space_host),
+            (Member::VmFaultPage, self.vm_fault_page),
+        ] {
+            members[member as usize] = offset.unwrap_or(NO_MEMBER);
+        }
+        members
+    }
 }
 
 fn first(btf: &Btf, paths: &[(&str, &str)]) -> Result<Option<u32>, BtfError> {

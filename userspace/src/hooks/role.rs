@@ -38,42 +38,24 @@ pub enum Role {
     Order,
     /// `struct kvm *`
     Kvm,
+    /// What KVM asks of vCPUs: number and flags.
+    Request,
     /// Guest frame number.
     Gfn,
     /// KVM's mirror of the S-EPT entry, from which the pfn is read.
     MirrorSpte,
     /// The mirror entry before the change.
     OldSpte,
-    /// The mirror entry after the change.
-    NewSpte,
-    /// The S-EPT page's address in the kernel's direct map.
-    PrivateSpt,
-    /// `struct kvm_mmu_page *`, which knows the S-EPT page.
-    MmuPage,
     /// `struct inode *` of a guest_memfd.
     Inode,
     /// `struct file *` of a guest_memfd.
     File,
     /// Mode of fallocate.
     FallocMode,
-    /// First byte.
-    Offset,
-    /// Number of bytes.
-    Len,
     /// What binds a guest_memfd to a VM: `struct kvm_gmem *`, later `struct gmem_file *`.
     Gmem,
-    /// First index of a range of a file.
-    Start,
-    /// First index after it.
-    End,
     /// `struct folio *`
     Folio,
-    /// `struct address_space *`
-    Mapping,
-    /// `struct kvm_memory_slot *`
-    Slot,
-    /// Where the pfn is stored.
-    PfnOut,
     /// `struct vm_fault *`
     VmFault,
 }
@@ -102,24 +84,15 @@ impl Role {
             Self::PageSize => "page_size",
             Self::Order => "order",
             Self::Kvm => "kvm",
+            Self::Request => "request",
             Self::Gfn => "gfn",
             Self::MirrorSpte => "mirror_spte",
             Self::OldSpte => "old_spte",
-            Self::NewSpte => "new_spte",
-            Self::PrivateSpt => "private_spt",
-            Self::MmuPage => "mmu_page",
             Self::Inode => "inode",
             Self::File => "file",
             Self::FallocMode => "falloc_mode",
-            Self::Offset => "offset",
-            Self::Len => "len",
             Self::Gmem => "gmem",
-            Self::Start => "start",
-            Self::End => "end",
             Self::Folio => "folio",
-            Self::Mapping => "mapping",
-            Self::Slot => "slot",
-            Self::PfnOut => "pfn_out",
             Self::VmFault => "vm_fault",
         }
     }
@@ -135,10 +108,8 @@ impl Role {
             Self::PageType => &["tdx_pt"],
             Self::PageOwner => &["tdx_owner"],
             Self::PageSize => &["tdx_size"],
-            Self::MmuPage => &["sp"],
             Self::FallocMode => &["mode"],
             Self::Gmem => &["gmem", "f"],
-            Self::PfnOut => &["pfn"],
             Self::VmFault => &["vmf"],
             Self::Td => &["td"],
             Self::Vp => &["vp"],
@@ -147,20 +118,14 @@ impl Role {
             Self::Hkid => &["hkid"],
             Self::Order => &["order"],
             Self::Kvm => &["kvm"],
+            Self::Request => &["req"],
             Self::Gfn => &["gfn"],
             Self::MirrorSpte => &["mirror_spte"],
             Self::OldSpte => &["old_spte"],
-            Self::NewSpte => &["new_spte"],
-            Self::PrivateSpt => &["private_spt"],
             Self::Inode => &["inode"],
             Self::File => &["file"],
-            Self::Offset => &["offset"],
-            Self::Len => &["len"],
-            Self::Start => &["start"],
-            Self::End => &["end"],
-            Self::Folio => &["folio"],
-            Self::Mapping => &["mapping"],
-            Self::Slot => &["slot"],
+            // kvm_gmem_migrate_folio: what is moved away.
+            Self::Folio => &["folio", "src"],
         }
     }
 
@@ -184,6 +149,7 @@ impl Role {
     pub(super) fn by_type(self, arguments: &[Argument]) -> Result<Option<(usize, Fits)>, ShapeError> {
         let fits = |ty: &TypeRef| match self {
             Self::Page => ty.is_pointer_to_struct("page").then_some(Fits::Page(PageUnit::StructPage)),
+            Self::Folio => ty.is_pointer_to_struct("folio").then_some(Fits::Plainly),
             // gfp_t, the other unsigned int of mm_page_alloc, has an alias.
             Self::Order => (ty.to_string() == "unsigned int").then_some(Fits::Plainly),
             _ => None,
@@ -213,30 +179,22 @@ impl Role {
             Self::Page => false,
             Self::Td => pointer("tdx_td"),
             Self::Vp => pointer("tdx_vp"),
-            Self::Err1 | Self::Err2 | Self::PageType | Self::PageOwner | Self::PageSize | Self::PfnOut => {
+            Self::Err1 | Self::Err2 | Self::PageType | Self::PageOwner | Self::PageSize => {
                 ty.is_pointer_to_int(8)
             }
             Self::Gpa
             | Self::Hkid
             | Self::Order
             | Self::Gfn
+            | Self::Request
             | Self::MirrorSpte
             | Self::OldSpte
-            | Self::NewSpte
-            | Self::FallocMode
-            | Self::Offset
-            | Self::Len
-            | Self::Start
-            | Self::End => integer,
+            | Self::FallocMode => integer,
             Self::Kvm => pointer("kvm"),
-            Self::PrivateSpt => matches!(&ty.base, Base::Pointer(to) if to.base == Base::Void),
-            Self::MmuPage => pointer("kvm_mmu_page"),
             Self::Inode => pointer("inode"),
             Self::File => pointer("file"),
             Self::Gmem => pointer("kvm_gmem") || pointer("gmem_file"),
             Self::Folio => pointer("folio"),
-            Self::Mapping => pointer("address_space"),
-            Self::Slot => pointer("kvm_memory_slot"),
             Self::VmFault => pointer("vm_fault"),
         };
         fits.then_some(Fits::Plainly)

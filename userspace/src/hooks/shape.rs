@@ -42,6 +42,8 @@ pub enum Returns {
     Bits64,
     /// 32 bits, the upper half of the register being undefined: 0 or a negative errno.
     Bits32,
+    /// `bool`: the lowest byte counts.
+    Bits8,
 }
 
 /// A function's arguments, by their roles. Indices count from 0, in the order of the calling convention; for a
@@ -104,6 +106,7 @@ impl fmt::Display for Shape {
             Returns::Void => write!(f, "of {} -> void", self.nargs),
             Returns::Bits64 => write!(f, "of {} -> 64 bits", self.nargs),
             Returns::Bits32 => write!(f, "of {} -> 32 bits", self.nargs),
+            Returns::Bits8 => write!(f, "of {} -> 8 bits", self.nargs),
         }
     }
 }
@@ -148,6 +151,7 @@ impl Shape {
             Base::Void => Returns::Void,
             Base::Int { bytes: 8, .. } => Returns::Bits64,
             Base::Int { bytes: 4, .. } | Base::Enum { .. } => Returns::Bits32,
+            Base::Int { bytes: 1, .. } => Returns::Bits8,
             _ => return Err(ShapeError::Returns(prototype.returns.to_string())),
         };
         let all = &prototype.arguments;

@@ -18,13 +18,6 @@ pub struct HookSpec {
     pub place: Place,
 }
 
-impl HookSpec {
-    /// Whether this is a tracepoint, not a function.
-    pub fn is_tracepoint(&self) -> bool {
-        matches!(self.place, Place::Tracepoint { .. })
-    }
-}
-
 /// What becomes of verdicts without a hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -67,9 +60,8 @@ const fn function(name: &'static str, needs: &'static [Role], takes: &'static [R
 
 use Need::{Required, Useful};
 use Role::{
-    End, Err1, Err2, FallocMode, File, Folio, Gfn, Gmem, Gpa, Hkid, Inode, Kvm, Len, Level, Mapping,
-    MirrorSpte, MmuPage, NewSpte, Offset, OldSpte, Order, Page, PageOwner, PageSize, PageType, PfnOut,
-    PrivateSpt, Slot, Start, Td, VmFault, Vp,
+    Err1, Err2, FallocMode, File, Folio, Gfn, Gmem, Gpa, Hkid, Inode, Kvm, Level, MirrorSpte, OldSpte, Order,
+    Page, PageOwner, PageSize, PageType, Request, Td, VmFault, Vp,
 };
 
 /// A row for a wrapper of a SEAMCALL: vmlinux, one candidate, named as the hook.
@@ -232,22 +224,29 @@ pub const HOOKS: &[HookSpec] = &[
         place: Place::Tracepoint { typedef: "btf_trace_mm_page_alloc", needs: &[Page, Order] },
     },
     HookSpec {
-        name: "tdx_sept_set_private_spte",
-        purpose: "KVM maps a page, seen before its SEAMCALLs",
+        name: "mm_filemap_delete_from_page_cache",
+        purpose: "a guest_memfd lets go of a frame: which one, at which index, with how many references",
         need: Useful,
         lost: &[],
-        place: Place::Function(
-            Module::KvmIntel,
-            &[
-                function("tdx_sept_set_private_spte", &[Kvm, Gfn, Level, OldSpte, NewSpte], &[]),
-                function("tdx_sept_set_private_spte", &[Kvm, Gfn, Level, MirrorSpte], &[]),
-                function("tdx_sept_set_private_spte", &[Kvm, Gfn, Level, Page], &[]),
-            ],
-        ),
+        place: Place::Tracepoint { typedef: "btf_trace_mm_filemap_delete_from_page_cache", needs: &[Folio] },
+    },
+    HookSpec {
+        name: "kvm_make_all_cpus_request",
+        purpose: "KVM calls a VM bugged or dead, and waits until no vCPU is in the guest",
+        need: Useful,
+        lost: &["vm-bugged"],
+        place: Place::Function(Module::Kvm, &[function("kvm_make_all_cpus_request", &[Kvm, Request], &[])]),
+    },
+    HookSpec {
+        name: "tdx_vm_destroy",
+        purpose: "a VM of type TDX is destroyed: the end of the window",
+        need: Useful,
+        lost: &[],
+        place: Place::Function(Module::KvmIntel, &[function("tdx_vm_destroy", &[Kvm], &[])]),
     },
     HookSpec {
         name: "tdx_sept_remove_private_spte",
-        purpose: "KVM zaps a page: its pfn before the zap's SEAMCALLs, which do not carry it",
+        purpose: "KVM zaps a page: its pfn before the SEAMCALLs, which do not carry it, and zaps without any",
         need: Useful,
         lost: &[],
         place: Place::Function(
@@ -255,96 +254,59 @@ pub const HOOKS: &[HookSpec] = &[
             &[
                 function("tdx_sept_remove_private_spte", &[Kvm, Gfn, Level, MirrorSpte], &[]),
                 function("tdx_sept_remove_private_spte", &[Kvm, Gfn, Level, Page], &[]),
-                // One function maps and zaps: which of the two, and the pfn, is in the old and new entries.
-                function("tdx_sept_set_private_spte", &[Kvm, Gfn, Level, OldSpte, NewSpte], &[]),
+                // One function maps and zaps: the old entry tells which of the two, and the pfn.
+                function("tdx_sept_set_private_spte", &[Kvm, Gfn, Level, OldSpte], &[]),
             ],
         ),
-    },
-    HookSpec {
-        name: "tdx_sept_free_private_spt",
-        purpose: "KVM gives up an S-EPT page",
-        need: Useful,
-        lost: &[],
-        place: Place::Function(
-            Module::KvmIntel,
-            &[
-                function("tdx_sept_free_private_spt", &[Kvm, Gfn, Level, PrivateSpt], &[]),
-                function("tdx_sept_free_private_spt", &[Kvm, MmuPage], &[]),
-            ],
-        ),
-    },
-    HookSpec {
-        name: "tdx_vm_init",
-        purpose: "a VM of type TDX begins",
-        need: Useful,
-        lost: &[],
-        place: Place::Function(Module::KvmIntel, &[function("tdx_vm_init", &[Kvm], &[])]),
-    },
-    HookSpec {
-        name: "tdx_vm_destroy",
-        purpose: "a VM of type TDX ends: what is still lent to it stays lost",
-        need: Useful,
-        lost: &["teardown-leak", "vm-bugged"],
-        place: Place::Function(Module::KvmIntel, &[function("tdx_vm_destroy", &[Kvm], &[])]),
-    },
-    HookSpec {
-        name: "kvm_gmem_release",
-        purpose: "a guest_memfd is closed: which one a freed frame came from",
-        need: Useful,
-        lost: &[],
-        place: Place::Function(Module::Kvm, &[function("kvm_gmem_release", &[Inode, File], &[])]),
     },
     HookSpec {
         name: "kvm_gmem_fallocate",
-        purpose: "a hole is punched into a guest_memfd: which file and range a freed frame came from",
+        purpose: "a hole is punched into a guest_memfd",
         need: Useful,
         lost: &[],
-        place: Place::Function(
-            Module::Kvm,
-            &[function("kvm_gmem_fallocate", &[File, FallocMode, Offset, Len], &[])],
-        ),
+        place: Place::Function(Module::Kvm, &[function("kvm_gmem_fallocate", &[File, FallocMode], &[])]),
+    },
+    HookSpec {
+        name: "kvm_gmem_release",
+        purpose: "the last file of a guest_memfd is closed",
+        need: Useful,
+        lost: &[],
+        place: Place::Function(Module::Kvm, &[function("kvm_gmem_release", &[Inode], &[])]),
     },
     HookSpec {
         name: "kvm_gmem_invalidate",
-        purpose: "an invalidation begins: whether a frame was released while it was still under way",
+        purpose: "an invalidation begins and ends: whether a frame was released while it was under way",
         need: Useful,
         lost: &[],
         place: Place::Function(
             Module::Kvm,
             &[
-                function("__kvm_gmem_invalidate_start", &[Gmem, Start, End], &[]),
-                function("__kvm_gmem_invalidate_begin", &[Gmem, Start, End], &[]),
-                function("kvm_gmem_invalidate_begin", &[Gmem, Start, End], &[]),
+                function("__kvm_gmem_invalidate_start", &[Gmem], &[]),
+                function("__kvm_gmem_invalidate_begin", &[Gmem], &[]),
+                function("kvm_gmem_invalidate_begin", &[Gmem], &[]),
             ],
         ),
     },
     HookSpec {
-        name: "kvm_gmem_free_folio",
-        purpose: "a guest_memfd lets go of a folio (kernels with SEV-SNP only)",
-        need: Useful,
-        lost: &[],
-        place: Place::Function(Module::Kvm, &[function("kvm_gmem_free_folio", &[Folio], &[])]),
-    },
-    HookSpec {
         name: "kvm_gmem_error_folio",
-        purpose: "a memory failure hits a guest_memfd",
+        purpose: "a memory failure has hit a guest_memfd, and KVM has zapped the page",
         need: Useful,
         lost: &["poisoned-while-mapped"],
-        place: Place::Function(Module::Kvm, &[function("kvm_gmem_error_folio", &[Mapping, Folio], &[])]),
-    },
-    HookSpec {
-        name: "kvm_gmem_get_pfn",
-        purpose: "KVM takes a reference for a fault: references still held at release",
-        need: Useful,
-        lost: &[],
-        place: Place::Function(Module::Kvm, &[function("kvm_gmem_get_pfn", &[Kvm, Slot, Gfn, PfnOut], &[])]),
+        place: Place::Function(Module::Kvm, &[function("kvm_gmem_error_folio", &[Folio], &[])]),
     },
     HookSpec {
         name: "kvm_gmem_fault_user_mapping",
-        purpose: "the host maps guest memory into a process",
+        purpose: "guest memory is mapped into a process",
         need: Useful,
         lost: &["host-access-while-mapped"],
         place: Place::Function(Module::Kvm, &[function("kvm_gmem_fault_user_mapping", &[VmFault], &[])]),
+    },
+    HookSpec {
+        name: "kvm_gmem_migrate_folio",
+        purpose: "a folio of a guest_memfd is moved, which every known kernel refuses",
+        need: Useful,
+        lost: &["migrated-while-mapped"],
+        place: Place::Function(Module::Kvm, &[function("kvm_gmem_migrate_folio", &[Folio], &[])]),
     },
 ];
 

@@ -4,14 +4,16 @@
 pub mod accounting;
 pub mod store;
 pub mod verdict;
+pub mod windows;
 
 use std::collections::BTreeMap;
 
-use septwatch_common::{Life, Suspect, Violation, wire::TdLife};
+use septwatch_common::{Life, Suspect, Td, Violation, wire::TdLife};
 
 use crate::source::event::Event;
 use accounting::Accounting;
 use verdict::Verdict;
+use windows::Windows;
 
 /// A TD, as its events told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +49,8 @@ pub struct Model {
     pub suspect: u64,
     /// Records by stream.
     pub accounting: Accounting,
+    /// How long things stayed wrong.
+    pub windows: Windows,
 }
 
 impl Model {
@@ -56,8 +60,10 @@ impl Model {
         match event {
             Event::Life(life) => self.life(life),
             Event::Call(_) | Event::Frame(_) => {}
+            Event::Vm(vm) => self.windows.vm(vm),
             Event::Violation(event) => {
                 let verdict = Verdict::of(event)?;
+                self.windows.verdict(&verdict);
                 *self.violations.entry(verdict.violation).or_default() += 1;
                 self.suspect += u64::from(!verdict.suspect.is_certain());
                 if let Some(td) = verdict.td.and_then(|td| self.tds.get_mut(&td)) {
@@ -67,6 +73,21 @@ impl Model {
             }
         }
         None
+    }
+
+    /// Takes a TD in that began before anybody here looked, from the ledger's own record.
+    pub fn known(&mut self, td: &Td) {
+        self.tds.entry(td.id).or_insert_with(|| TdState {
+            tdr: td.tdr,
+            hkid: td.hkid,
+            life: Life::from_number(td.life).unwrap_or(Life::None),
+            begun_ns: td.begun_ns,
+            tgid: td.tgid,
+            comm: text(&td.comm),
+            lent: td.lent(),
+            suspect: td.suspect,
+            violations: 0,
+        });
     }
 
     fn life(&mut self, event: &TdLife) {

@@ -2,8 +2,9 @@
 
 use septwatch_common::{
     Leaf, Level, Line, PageKind, State, Status, Suspect, Violation,
+    kvm::GmemOp,
     sept::{self, Entry, LevelState},
-    wire::{Hook, ViolationEvent},
+    wire::{Hook, LetGo, ViolationEvent},
     zap::{PFN_UNKNOWN, Zap},
 };
 use serde::{Serialize, Serializer, ser::SerializeStruct as _};
@@ -17,7 +18,7 @@ pub enum Cause {
     ZapNeverTried,
     /// A step of its zap failed.
     ZapFailed,
-    /// Its zap had begun, and nothing had failed.
+    /// Its zap, or the invalidation that was to zap it, had begun, and nothing had failed.
     ZapUnderWay,
 }
 
@@ -35,7 +36,7 @@ impl Cause {
 /// A SEAMCALL that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Failed {
-    /// Which.
+    /// Which; none where KVM gave a zap up before its first.
     pub leaf: Option<Leaf>,
     /// RAX.
     pub status: Status,
@@ -70,10 +71,14 @@ pub struct Verdict {
     pub cause: Option<Cause>,
     /// The SEAMCALL that failed, now or before.
     pub failed: Option<Failed>,
-    /// From the failing step of the zap to this, in ns.
-    pub since_failed_zap_ns: Option<u64>,
+    /// From the SEAMCALL that failed to this, in ns; where it is this that failed, there is none.
+    pub since_failed_ns: Option<u64>,
     /// From the frame's release to its reuse, in ns.
     pub window_ns: Option<u64>,
+    /// How long the TD's invalidation was under way, in ns, where one was.
+    pub invalidation_ns: Option<u64>,
+    /// How the frame left its guest_memfd, where that was seen.
+    pub let_go: Option<LetGo>,
     /// Frames concerned.
     pub frames: u64,
     /// What saw it.
@@ -117,12 +122,15 @@ impl Verdict {
             pfn: (event.pfn != PFN_UNKNOWN).then_some(event.pfn),
             gfn: (has_gfn && names_gfn).then_some(event.gfn),
             line,
-            cause: released.then(|| cause(&event.zap)),
+            cause: released.then(|| cause(event)),
             failed,
-            since_failed_zap_ns: failed
-                .filter(|_| released || reused)
+            since_failed_ns: failed
+                .filter(|_| released || reused || violation == Violation::VmBugged)
                 .map(|failed| time_ns.saturating_sub(failed.time_ns)),
             window_ns: (reused && event.released_ns != 0).then(|| time_ns.saturating_sub(event.released_ns)),
+            invalidation_ns: (event.invalidation_ns != 0)
+                .then(|| time_ns.saturating_sub(event.invalidation_ns)),
+            let_go: (event.let_go.time_ns != 0).then_some(event.let_go),
             frames: event.frames,
             hook: hook(event.hook),
             tgid: event.header.tgid,
@@ -140,10 +148,10 @@ impl Verdict {
     }
 }
 
-fn cause(zap: &Zap) -> Cause {
-    if zap.has_failed() {
+fn cause(event: &ViolationEvent) -> Cause {
+    if event.zap.has_failed() {
         Cause::ZapFailed
-    } else if zap.begun_ns != 0 {
+    } else if event.zap.begun_ns != 0 || event.invalidation_ns != 0 {
         Cause::ZapUnderWay
     } else {
         Cause::ZapNeverTried
@@ -153,6 +161,7 @@ fn cause(zap: &Zap) -> Cause {
 fn failed(zap: &Zap) -> Option<Failed> {
     let status = Status(zap.failed_status);
     zap.has_failed().then(|| Failed {
+        // None: KVM gave it up without one (Zap::NO_SEAMCALL).
         leaf: Leaf::from_number(u64::from(zap.failed_leaf)),
         status,
         entry: sept::described(status, zap.ext_err1, zap.ext_err2),
@@ -166,6 +175,11 @@ pub(crate) fn hook(number: u8) -> &'static str {
         n if n == Hook::PageFree as u8 => "mm_page_free",
         n if n == Hook::PageFreeBatched as u8 => "mm_page_free_batched",
         n if n == Hook::PageAlloc as u8 => "mm_page_alloc",
+        n if n == Hook::MakeAllCpusRequest as u8 => "kvm_make_all_cpus_request",
+        n if n == Hook::Zap as u8 => "tdx_sept_remove_private_spte",
+        n if n == Hook::ErrorFolio as u8 => "kvm_gmem_error_folio",
+        n if n == Hook::FaultUserMapping as u8 => "kvm_gmem_fault_user_mapping",
+        n if n == Hook::MigrateFolio as u8 => "kvm_gmem_migrate_folio",
         n => Leaf::from_number(u64::from(n)).map_or("unknown", Leaf::name),
     }
 }
@@ -183,10 +197,30 @@ impl Serialize for Hex {
     }
 }
 
-/// One flat object: every key is always there, null where there is nothing to say.
+/// How a frame left its guest_memfd.
+struct Gmem {
+    let_go: LetGo,
+    /// When it was released.
+    time_ns: u64,
+}
+
+impl Serialize for Gmem {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut object = serializer.serialize_struct("Gmem", 6)?;
+        object.serialize_field("inode", &self.let_go.inode)?;
+        object.serialize_field("index", &self.let_go.index)?;
+        object.serialize_field("operation", &GmemOp::from_number(self.let_go.op).name())?;
+        object.serialize_field("references_held", &self.let_go.held())?;
+        object.serialize_field("tid", &self.let_go.tid)?;
+        object.serialize_field("since_ns", &self.time_ns.saturating_sub(self.let_go.time_ns))?;
+        object.end()
+    }
+}
+
+/// One object: every key is always there, null where there is nothing to say.
 impl Serialize for Verdict {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut object = serializer.serialize_struct("Verdict", 31)?;
+        let mut object = serializer.serialize_struct("Verdict", 33)?;
         let hex = |addresses: &[u64]| addresses.iter().map(|address| Hex(*address)).collect::<Vec<_>>();
         let leaf = self.line.filter(|line| matches!(line.kind(), PageKind::Leaf | PageKind::Sept));
         object.serialize_field("type", "violation")?;
@@ -212,8 +246,13 @@ impl Serialize for Verdict {
         object.serialize_field("sept_entry", &entry.map(|(entry, _)| entry.to_string()))?;
         object.serialize_field("sept_state", &entry.map(|(_, state)| state.to_string()))?;
         object.serialize_field("failed_ns", &failed.map(|failed| failed.time_ns))?;
-        object.serialize_field("since_failed_zap_ns", &self.since_failed_zap_ns)?;
+        object.serialize_field("since_failed_zap_ns", &self.since_failed_ns)?;
         object.serialize_field("window_ns", &self.window_ns)?;
+        object.serialize_field("invalidation_ns", &self.invalidation_ns)?;
+        object.serialize_field(
+            "guest_memfd",
+            &self.let_go.map(|let_go| Gmem { let_go, time_ns: self.time_ns }),
+        )?;
         object.serialize_field("hook", self.hook)?;
         object.serialize_field("pid", &self.tgid)?;
         object.serialize_field("tid", &self.tid)?;

@@ -1,6 +1,8 @@
 //! Events, as every source gives them and every consumer takes them.
 
-use septwatch_common::wire::{Frame, Header, Kind, SeamcallErr, SeamcallOk, TdLife, VERSION, ViolationEvent};
+use septwatch_common::wire::{
+    Frame, Header, Kind, SeamcallErr, SeamcallOk, TdLife, VERSION, ViolationEvent, VmLife,
+};
 use thiserror::Error;
 use zerocopy::FromBytes as _;
 
@@ -13,6 +15,8 @@ pub enum Event {
     Call(SeamcallErr),
     /// A frame whose line was open was released or handed out.
     Frame(Frame),
+    /// A VM reached a stage that SEAMCALLs do not tell.
+    Vm(VmLife),
     /// A violation.
     Violation(Box<ViolationEvent>),
 }
@@ -56,6 +60,7 @@ impl Event {
                 SeamcallErr::read_from_bytes(bytes).map(Self::Call).ok()
             }
             kind if kind == Kind::Frame as u8 => Frame::read_from_bytes(bytes).map(Self::Frame).ok(),
+            kind if kind == Kind::VmLife as u8 => VmLife::read_from_bytes(bytes).map(Self::Vm).ok(),
             kind if kind == Kind::Violation as u8 => {
                 ViolationEvent::read_from_bytes(bytes).map(|event| Self::Violation(Box::new(event))).ok()
             }
@@ -70,13 +75,14 @@ impl Event {
             Self::Life(life) => &life.header,
             Self::Call(call) => &call.call.header,
             Self::Frame(frame) => &frame.header,
+            Self::Vm(vm) => &vm.header,
             Self::Violation(violation) => &violation.header,
         }
     }
 
     /// Whether it is of the stream that always flows; the others flow when somebody records.
     pub fn is_vital(&self) -> bool {
-        matches!(self, Self::Life(_) | Self::Violation(_))
+        !matches!(self, Self::Call(_) | Self::Frame(_))
     }
 }
 

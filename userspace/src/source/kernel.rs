@@ -7,22 +7,31 @@ use std::{
 
 use aya::{
     Btf, Ebpf, Pod,
-    maps::{Array, HashMap, MapData, MapError, PerCpuArray, RingBuf},
-    programs::raw_trace_point::RawTracePointLinkId,
+    maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
 };
 use septwatch_common::{
-    Line, Suspect,
-    config::{Answers, CHUNK, Control, Counters, Produced},
+    Leaf, Life, Line, Suspect, Td,
+    config::{CHUNK, Control, Counters, HOOKED, Produced},
 };
 use thiserror::Error;
 
 use crate::{
     hooks::{
-        attach::{self, AttachError},
+        attach::{self, AttachError, Attached},
         load::{self, LoadError, Settings},
+        pins::Pins,
+        plan::{Binding, Plan},
+        points::POINT_HOOKS,
+        relocated::{self, Relocated},
     },
-    source::event::{Event, WireError},
+    source::{
+        counters,
+        event::{Event, WireError},
+    },
 };
+
+/// Maps that userspace reads.
+const MAPS: [&str; 7] = ["VITAL", "PAGES", "COUNTERS", "CONTROL", "LEDGER", "WINDOWS", "TDS"];
 
 /// The tracepoint that is attached only while a window is open, or about to.
 const ALLOC: &str = "mm_page_alloc";
@@ -62,9 +71,21 @@ struct ControlPod(Control);
 // SAFETY: numbers only, without padding.
 unsafe impl Pod for ControlPod {}
 
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct TdPod(Td);
+// SAFETY: numbers only, without padding; a Suspect is a number.
+unsafe impl Pod for TdPod {}
+
 /// The loaded programs.
 pub struct Kernel {
-    ebpf: Ebpf,
+    attached: Attached,
+    /// None where another process has loaded them.
+    ebpf: Option<Ebpf>,
+    /// Until KVM's functions are attached.
+    relocated: Option<Relocated>,
+    /// What was numbered and lost, by CPU and stream, before this process began to read.
+    before: Vec<[Produced; 2]>,
     vital: RingBuf<MapData>,
     pages: RingBuf<MapData>,
     counters: PerCpuArray<MapData, CountersPod>,
@@ -72,46 +93,104 @@ pub struct Kernel {
     control: Control,
     ledger: HashMap<MapData, u64, [u64; CHUNK]>,
     windows: HashMap<MapData, u64, u64>,
-    alloc: Option<RawTracePointLinkId>,
+    tds: Array<MapData, TdPod>,
+    alloc: Option<OwnedFd>,
 }
 
 fn map_error(name: &'static str) -> impl FnOnce(MapError) -> KernelError {
     move |source| KernelError::Map { name, source }
 }
 
-fn take<M>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, KernelError>
+fn typed<M>(name: &'static str, map: Option<Map>) -> Result<M, KernelError>
 where
-    M: TryFrom<aya::maps::Map, Error = MapError>,
+    M: TryFrom<Map, Error = MapError>,
 {
-    let map = ebpf.take_map(name).ok_or(LoadError::Missing(name))?;
-    M::try_from(map).map_err(map_error(name))
+    M::try_from(map.ok_or(LoadError::Missing(name))?).map_err(map_error(name))
 }
 
 impl Kernel {
-    /// Creates the maps and prepares the programs; nothing is attached yet.
+    /// Creates the maps and prepares the programs; nothing is attached yet. With `pins`, they outlive this process.
     ///
     /// # Errors
     /// The kernel refuses them.
-    pub fn load(settings: &Settings, btf: Option<&Btf>) -> Result<Self, KernelError> {
+    pub fn load(settings: &Settings, btf: Option<&Btf>, pins: Option<Pins>) -> Result<Self, KernelError> {
         let mut ebpf = load::load(settings, btf)?;
+        if let Some(pins) = &pins {
+            // The others live for as long as the programs that use them.
+            for name in MAPS {
+                let map = ebpf.map(name).ok_or(LoadError::Missing(name))?;
+                pins.map(name, relocated::descriptor(map)).map_err(AttachError::from)?;
+            }
+        }
+        let mut attached = Attached::new(pins);
         // Now, because it must be quick when a window opens.
-        attach::load_tracepoint(&mut ebpf, ALLOC)?;
+        attached.load_tracepoint(&mut ebpf, ALLOC)?;
+        let relocated = Relocated::against(&ebpf)?;
+        let mut kernel = Self::of(attached, |name| ebpf.take_map(name))?;
+        kernel.ebpf = Some(ebpf);
+        kernel.relocated = Some(relocated);
+        Ok(kernel)
+    }
+
+    /// Takes over what another process has left running.
+    ///
+    /// # Errors
+    /// A pin cannot be opened.
+    pub fn take_over(pins: Pins) -> Result<Self, KernelError> {
+        let attached = Attached::left(pins)?;
+        let open = |name: &str| {
+            let data = MapData::from_pin(attached.pins()?.map_path(name)).ok()?;
+            Map::from_map_data(data).ok()
+        };
+        let maps: Vec<_> = MAPS.iter().map(|name| (*name, open(name))).collect();
+        let mut maps = std::collections::HashMap::<_, _>::from_iter(maps);
+        let mut kernel = Self::of(attached, |name| maps.remove(name).flatten())?;
+        kernel.control = kernel.control_map.get(&0, 0).map_err(map_error("CONTROL"))?.0;
+        let each = kernel.counters.get(&0, 0).map_err(map_error("COUNTERS"))?;
+        kernel.before = each.iter().map(|CountersPod(one)| [one.vital, one.pages]).collect();
+        // An open window's end must not be missed; the link of the process before goes with its pin.
+        if kernel.has_open_window()? {
+            kernel.watch_allocations(true)?;
+        }
+        Ok(kernel)
+    }
+
+    fn of(attached: Attached, mut map: impl FnMut(&str) -> Option<Map>) -> Result<Self, KernelError> {
         Ok(Self {
-            vital: take(&mut ebpf, "VITAL")?,
-            pages: take(&mut ebpf, "PAGES")?,
-            counters: take(&mut ebpf, "COUNTERS")?,
-            control_map: take(&mut ebpf, "CONTROL")?,
+            attached,
+            ebpf: None,
+            relocated: None,
+            before: Vec::new(),
+            vital: typed("VITAL", map("VITAL"))?,
+            pages: typed("PAGES", map("PAGES"))?,
+            counters: typed("COUNTERS", map("COUNTERS"))?,
+            control_map: typed("CONTROL", map("CONTROL"))?,
             control: Control::default(),
-            ledger: take(&mut ebpf, "LEDGER")?,
-            windows: take(&mut ebpf, "WINDOWS")?,
+            ledger: typed("LEDGER", map("LEDGER"))?,
+            windows: typed("WINDOWS", map("WINDOWS"))?,
+            tds: typed("TDS", map("TDS"))?,
             alloc: None,
-            ebpf,
         })
     }
 
-    /// The object, to attach programs.
-    pub fn ebpf(&mut self) -> &mut Ebpf {
-        &mut self.ebpf
+    /// The object, to log what its programs do; none where another process has loaded it.
+    pub fn ebpf(&mut self) -> Option<&mut Ebpf> {
+        self.ebpf.as_mut()
+    }
+
+    /// What was numbered and lost, by CPU and stream (vital, pages), before this process began to read.
+    pub fn before(&self) -> &[[Produced; 2]] {
+        &self.before
+    }
+
+    /// Leaves the programs attached when this goes, where they are pinned.
+    pub fn leave(&mut self) {
+        self.attached.leave();
+    }
+
+    /// Whether the programs outlive this process if it is killed.
+    pub fn is_pinned(&self) -> bool {
+        self.attached.pins().is_some()
     }
 
     /// Becomes readable when a vital record arrives.
@@ -127,10 +206,67 @@ impl Kernel {
     /// # Errors
     /// The kernel refuses one.
     pub fn attach_releases(&mut self) -> Result<(), KernelError> {
-        for tracepoint in ["mm_page_free", "mm_page_free_batched"] {
-            attach::tracepoint(&mut self.ebpf, tracepoint)?;
+        for tracepoint in ["mm_filemap_delete_from_page_cache", "mm_page_free", "mm_page_free_batched"] {
+            let ebpf = self.ebpf.as_mut().ok_or(LoadError::Missing("programs"))?;
+            self.attached.tracepoint(ebpf, tracepoint)?;
         }
         Ok(())
+    }
+
+    /// Attaches the hooks of a plan at functions of the kernel. One that cannot be attached though it was planned, and
+    /// without which verdicts say less but nothing false, is handed to `without`.
+    ///
+    /// # Errors
+    /// The kernel refuses one that every verdict needs.
+    pub fn attach_functions(
+        &mut self,
+        plan: &Plan,
+        btf: &Btf,
+        mut without: impl FnMut(&'static str, AttachError),
+    ) -> Result<usize, KernelError> {
+        let Self { ebpf, relocated, attached, .. } = self;
+        let (Some(ebpf), Some(relocated)) = (ebpf.as_mut(), relocated.take()) else {
+            return Err(LoadError::Missing("programs").into());
+        };
+        let mut count = 0;
+        // KVM's own functions first: what they tell is for what the SEAMCALLs then find.
+        for spec in &POINT_HOOKS {
+            let Some(bound) = plan.hook(spec.hook).and_then(|hook| hook.bound()) else { continue };
+            match attached.point(ebpf, &relocated, spec, bound) {
+                Ok(()) => count += 1,
+                Err(error) => without(spec.hook, error),
+            }
+        }
+        for leaf in HOOKED {
+            let hook = attach::function(leaf).and_then(|name| plan.hook(name));
+            let Some(bound) = hook.and_then(|hook| hook.bound()) else { continue };
+            match bound.binding {
+                Binding::Kprobe => attached.kprobe(ebpf, &bound.function)?,
+                _ => attached.fexit(ebpf, &bound.function, btf)?,
+            }
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    /// Attaches to functions of this process.
+    ///
+    /// # Errors
+    /// The kernel refuses one.
+    pub fn attach_own(&mut self, functions: &[(Leaf, u64)]) -> Result<(), KernelError> {
+        let ebpf = self.ebpf.as_mut().ok_or(LoadError::Missing("programs"))?;
+        Ok(self.attached.own_functions(ebpf, functions)?)
+    }
+
+    /// Everything is attached: from now on another process can take over, if this one dies.
+    ///
+    /// # Errors
+    /// It cannot be written down.
+    pub fn complete(&self, hooks: usize, attached: usize) -> Result<(), KernelError> {
+        match self.attached.pins() {
+            Some(pins) => Ok(pins.complete(hooks, attached).map_err(AttachError::from)?),
+            None => Ok(()),
+        }
     }
 
     /// Watches allocations from now on, or no more: on a host where nothing is wrong they cost nothing.
@@ -138,10 +274,20 @@ impl Kernel {
     /// # Errors
     /// The kernel refuses.
     pub fn watch_allocations(&mut self, on: bool) -> Result<(), KernelError> {
-        match (on, self.alloc.take()) {
-            (true, None) => self.alloc = Some(attach::attach_tracepoint(&mut self.ebpf, ALLOC)?),
-            (false, Some(link)) => attach::detach_tracepoint(&mut self.ebpf, ALLOC, link)?,
-            (_, link) => self.alloc = link,
+        if on == self.alloc.is_some() {
+            return Ok(());
+        }
+        let pins = self.attached.pins();
+        if let Some(pins) = pins {
+            pins.drop_link(ALLOC);
+        }
+        self.alloc = None;
+        if on {
+            let link = self.attached.open_tracepoint(ALLOC)?;
+            if let Some(pins) = pins {
+                pins.link(ALLOC, link.as_fd()).map_err(AttachError::from)?;
+            }
+            self.alloc = Some(link);
         }
         Ok(())
     }
@@ -193,7 +339,7 @@ impl Kernel {
     /// The map cannot be read.
     pub fn counters(&self) -> Result<Counters, KernelError> {
         let each = self.counters.get(&0, 0).map_err(map_error("COUNTERS"))?;
-        Ok(each.iter().fold(ZERO, |sum, CountersPod(one)| add(sum, one)))
+        Ok(each.iter().fold(counters::NOTHING, |sum, CountersPod(one)| counters::add(sum, one)))
     }
 
     /// Runs of SEAMCALL programs that the kernel's recursion guard dropped, and of release programs.
@@ -201,7 +347,20 @@ impl Kernel {
     /// # Errors
     /// /proc cannot be read.
     pub fn missed_runs(&self) -> Result<attach::Missed, KernelError> {
-        Ok(attach::missed_runs(&self.ebpf)?)
+        Ok(self.attached.missed_runs()?)
+    }
+
+    /// The TDs that the ledger knows and that are not gone.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn tds(&self) -> Result<Vec<Td>, KernelError> {
+        let records = self.tds.iter().map(|record| record.map(|TdPod(record)| record));
+        let living = |record: &Td| record.life != Life::None as u8 && record.life != Life::Gone as u8;
+        records
+            .filter(|record| record.as_ref().is_ok_and(living) || record.is_err())
+            .collect::<Result<_, _>>()
+            .map_err(map_error("TDS"))
     }
 
     /// Whether a frame was released with its line open, and nobody is known to have it since.
@@ -228,31 +387,4 @@ impl Kernel {
         open.sort_unstable_by_key(|(pfn, _)| *pfn);
         Ok(open)
     }
-}
-
-const ZERO: Counters = Counters {
-    vital: Produced { produced: 0, lost: 0 },
-    pages: Produced { produced: 0, lost: 0 },
-    outside: 0,
-    unread: 0,
-    calls: [Answers { ok: 0, busy: 0, error: 0 }; septwatch_common::config::SHAPES],
-    violations: [0; septwatch_common::Violation::ALL.len()],
-};
-
-fn add(mut sum: Counters, one: &Counters) -> Counters {
-    sum.vital = both(sum.vital, one.vital);
-    sum.pages = both(sum.pages, one.pages);
-    sum.outside += one.outside;
-    sum.unread += one.unread;
-    for (sum, one) in sum.calls.iter_mut().zip(&one.calls) {
-        *sum = Answers { ok: sum.ok + one.ok, busy: sum.busy + one.busy, error: sum.error + one.error };
-    }
-    for (sum, one) in sum.violations.iter_mut().zip(&one.violations) {
-        *sum += one;
-    }
-    sum
-}
-
-fn both(a: Produced, b: Produced) -> Produced {
-    Produced { produced: a.produced + b.produced, lost: a.lost + b.lost }
 }

@@ -1,11 +1,12 @@
 //! Attaching the programs: to this kernel, or to the demo's functions. From then on both are the same source.
 
-use std::{collections::HashSet, mem::offset_of};
+use std::mem::offset_of;
 
 use aya::Btf;
 use septwatch_common::{
     Leaf,
     config::{HOOKED, NO_ARGUMENT, Shape},
+    kvm::POINTS,
 };
 use thiserror::Error;
 
@@ -17,9 +18,12 @@ use crate::hooks::{
     attach::{self, AttachError},
     btf::{BtfError, KernelBtf, SYSFS},
     calibrate::{self, CalibrateError},
-    host::{Allowed, Memory, MemoryError},
+    host::{Allowed, Memory, MemoryError, Probe},
     load::{Memory as Pointers, Rings, Settings},
-    plan::{self, Binding, PageToPfn, Plan, State},
+    offsets::Offsets,
+    pins::{Note, Pins},
+    plan::{self, PageToPfn, State},
+    points,
     shape::{LevelUnit, PageUnit, Role, Shape as PlanShape},
     symbols::{SymbolError, Symbols},
     table::Need,
@@ -34,6 +38,8 @@ pub struct Options {
     pub rings: Rings,
     /// Log level of the programs: 0 is off, 1 error to 5 trace.
     pub log_level: u8,
+    /// Attach to functions by kprobes even where fexit works.
+    pub kprobes: bool,
 }
 
 /// The programs cannot be attached on this host.
@@ -108,7 +114,7 @@ pub fn check_capabilities() -> Result<(), OpenError> {
 pub fn demo(shape: module::Shape, options: &Options) -> Result<(Kernel, module::Config), OpenError> {
     check_capabilities()?;
     let btf = Btf::from_sys_fs()?;
-    let types = KernelBtf::read(SYSFS.as_ref(), &HashSet::from(["page"]))?;
+    let types = KernelBtf::read(SYSFS.as_ref(), &Offsets::STRUCTURES.iter().copied().collect())?;
     let size = u64::from(types.vmlinux.size_of("page").ok_or(OpenError::NoStructPage)?);
     let page = calibrate::calibrate(size, Some(&btf))?;
     let settings = Settings {
@@ -118,12 +124,15 @@ pub fn demo(shape: module::Shape, options: &Options) -> Result<(Kernel, module::
         memory: Pointers::User,
         premap_exempt: false,
         shapes: HOOKED.iter().map(|leaf| (*leaf, demo_shape(*leaf, shape))).collect(),
+        points: [[NO_ARGUMENT; 4]; POINTS],
+        members: Offsets::resolve(&types)?.members(),
+        zap_takes_pfn: false,
         frames: Memory::running()?.frames(),
         ledger_limit: options.ledger_limit,
         rings: options.rings,
         log_level: options.log_level,
     };
-    let mut kernel = Kernel::load(&settings, Some(&btf))?;
+    let mut kernel = Kernel::load(&settings, Some(&btf), None)?;
     kernel.attach_releases()?;
     let addresses = module::addresses();
     let functions: Vec<_> = HOOKED
@@ -134,20 +143,44 @@ pub fn demo(shape: module::Shape, options: &Options) -> Result<(Kernel, module::
             Some((*leaf, *address as u64))
         })
         .collect();
-    attach::own_functions(kernel.ebpf(), &functions)?;
+    kernel.attach_own(&functions)?;
     let config = module::Config { shape, vmemmap_base: page.base, page_struct_size: page.size };
     Ok((kernel, config))
 }
 
-/// Attaches to this kernel's functions, as the plan says.
+/// How the live source came to be.
+#[derive(Debug)]
+pub struct Opened {
+    /// Hooks of the plan.
+    pub hooks: usize,
+    /// Those of them that are attached.
+    pub attached: usize,
+    /// Those that were planned, and that the kernel then refused.
+    pub not_attached: Vec<(&'static str, AttachError)>,
+    /// Whether a ledger that another process left was taken over, instead of beginning an empty one.
+    pub taken_over: bool,
+    /// Whether a ledger of another version of septwatch was running, and was removed.
+    pub replaced: bool,
+}
+
+/// Takes over the ledger that another process left, or attaches to this kernel's functions, as the plan says.
 ///
 /// # Errors
 /// See [`OpenError`].
-pub fn live(options: &Options) -> Result<(Kernel, Plan), OpenError> {
+pub fn live(options: &Options) -> Result<(Kernel, Opened), OpenError> {
     check_capabilities()?;
+    if let Some((pins, note)) = Pins::left() {
+        let kernel = Kernel::take_over(pins)?;
+        let Note { hooks, attached, .. } = note;
+        let not_attached = Vec::new();
+        return Ok((kernel, Opened { hooks, attached, not_attached, taken_over: true, replaced: false }));
+    }
     let types = KernelBtf::read(SYSFS.as_ref(), &plan::btf_names())?;
     let symbols = Symbols::running(&plan::symbol_names())?;
-    let allowed = Allowed::probe(Some(&types.vmlinux));
+    let mut allowed = Allowed::probe(Some(&types.vmlinux));
+    if options.kprobes {
+        allowed.fexit = Probe::Refused("--kprobes".to_owned());
+    }
     let plan = plan::plan(&types, Some(&symbols), &allowed)?;
     let missing: Vec<_> = plan
         .missing_required()
@@ -170,31 +203,37 @@ pub fn live(options: &Options) -> Result<(Kernel, Plan), OpenError> {
         Some(page) => page,
         None => calibrate::calibrate(size, Some(&btf))?,
     };
-    let bound: Vec<_> = HOOKED
-        .iter()
-        .filter_map(|leaf| Some((*leaf, plan.hook(attach::function(*leaf)?)?.bound()?.clone())))
-        .collect();
     let settings = Settings {
         page,
         tdr_page: u64::from(plan.offsets.tdx_td_tdr_page.unwrap_or(0)),
         tdvpr_page: u64::from(plan.offsets.tdx_vp_tdvpr_page.unwrap_or(0)),
         memory: Pointers::Kernel,
         premap_exempt: plan.offsets.kvm_tdx_nr_premapped.is_some(),
-        shapes: bound.iter().map(|(leaf, bound)| (*leaf, shape_of(&bound.shape))).collect(),
+        shapes: HOOKED
+            .iter()
+            .filter_map(|leaf| Some((*leaf, shape_of(&plan.hook(attach::function(*leaf)?)?.bound()?.shape))))
+            .collect(),
+        points: points::args(&plan),
+        members: plan.offsets.members(),
+        zap_takes_pfn: points::zap_takes_pfn(&plan),
         frames: Memory::running()?.frames(),
         ledger_limit: options.ledger_limit,
         rings: options.rings,
         log_level: options.log_level,
     };
-    let mut kernel = Kernel::load(&settings, Some(&btf))?;
+    let (pins, replaced) = match Pins::fresh().map_err(AttachError::from)? {
+        Some((pins, replaced)) => (Some(pins), replaced),
+        None => (None, false),
+    };
+    let mut kernel = Kernel::load(&settings, Some(&btf), pins)?;
     kernel.attach_releases()?;
-    for (_, bound) in &bound {
-        match bound.binding {
-            Binding::Kprobe => attach::kprobe(kernel.ebpf(), &bound.function)?,
-            _ => attach::fexit(kernel.ebpf(), &bound.function, &btf)?,
-        }
-    }
-    Ok((kernel, plan))
+    let mut not_attached = Vec::new();
+    // mm_page_alloc is loaded, and attached when a frame comes back too early.
+    let tracepoints = plan.hooks.iter().filter(|hook| hook.name.starts_with("mm_")).count();
+    let functions = kernel.attach_functions(&plan, &btf, |hook, error| not_attached.push((hook, error)))?;
+    let (hooks, attached) = (plan.hooks.len(), tracepoints + functions);
+    kernel.complete(hooks, attached)?;
+    Ok((kernel, Opened { hooks, attached, not_attached, taken_over: false, replaced }))
 }
 
 /// A shape of the plan as the programs take it.

@@ -13,11 +13,15 @@ use crate::model::{Model, accounting::Balance, verdict::Verdict};
 /// How long allocations stay watched after the last sign that a frame may come back too early.
 const ALERT: Duration = Duration::from_secs(60);
 
+/// How often what the kernel counts of the programs is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// A running observation.
 pub struct Session {
     kernel: Kernel,
     model: Model,
     alert: Option<Instant>,
+    looked: Instant,
 }
 
 /// How an observation stands.
@@ -35,9 +39,18 @@ pub struct Standing {
 }
 
 impl Session {
-    /// Begins with programs that are attached.
-    pub fn new(kernel: Kernel) -> Self {
-        Self { kernel, model: Model::default(), alert: None }
+    /// Begins with programs that are attached. TDs and records that others have seen before are taken in.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub fn new(kernel: Kernel) -> Result<Self, KernelError> {
+        let mut model = Model::default();
+        model.accounting.resume(kernel.before());
+        for td in kernel.tds()? {
+            model.known(&td);
+        }
+        let alert = kernel.watches_allocations().then(Instant::now);
+        Ok(Self { kernel, model, alert, looked: Instant::now() })
     }
 
     /// The kernel side.
@@ -60,7 +73,7 @@ impl Session {
     /// # Errors
     /// The kernel side cannot be read.
     pub fn pump(&mut self, mut sink: impl FnMut(Event, Option<Verdict>)) -> Result<(), KernelError> {
-        let Self { kernel, model, alert } = self;
+        let Self { kernel, model, alert, .. } = self;
         kernel.drain(|event| {
             let verdict = model.apply(&event);
             if verdict.as_ref().is_some_and(announces_release) {
@@ -80,6 +93,10 @@ impl Session {
     /// # Errors
     /// The kernel side cannot be read or written.
     pub fn tend(&mut self) -> Result<(), KernelError> {
+        if self.looked.elapsed() < LOOK {
+            return Ok(());
+        }
+        self.looked = Instant::now();
         if self.kernel.missed_runs()?.seamcalls != 0 {
             self.kernel.doubt(Suspect::MISSED)?;
         }

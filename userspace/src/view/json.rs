@@ -1,14 +1,19 @@
 //! Events as JSON, one object a line.
 
-use septwatch_common::{Leaf, Level, Life, Status, Suspect, wire::TdLife, zap::PFN_UNKNOWN};
-use serde_json::{Value, json};
+use septwatch_common::{
+    Leaf, Level, Life, Status, Suspect,
+    kvm::VmStage,
+    wire::{TdLife, VmLife},
+    zap::PFN_UNKNOWN,
+};
+use serde_json::{Map, Value, json};
 
 use crate::{
     model::{
         text,
         verdict::{Verdict, hook},
     },
-    source::event::Event,
+    source::{event::Event, session::Standing},
 };
 
 fn life(event: &TdLife) -> Value {
@@ -25,6 +30,22 @@ fn life(event: &TdLife) -> Value {
         "tid": event.tid,
         "comm": text(&event.comm),
         "cgroup": event.cgroup,
+    })
+}
+
+fn vm(event: &VmLife) -> Value {
+    let bugged = (event.bugged_ns != 0).then(|| event.header.time_ns.saturating_sub(event.bugged_ns));
+    json!({
+        "type": "vm",
+        "time_ns": event.header.time_ns,
+        "td": event.id,
+        "tdr_pfn": event.tdr,
+        "stage": VmStage::from_number(event.stage).map(VmStage::name),
+        "since_bugged_ns": bugged,
+        "lent_frames": event.lent,
+        "pid": event.header.tgid,
+        "tid": event.tid,
+        "comm": text(&event.comm),
     })
 }
 
@@ -73,10 +94,23 @@ pub fn event(event: &Event, verdict: Option<&Verdict>) -> Value {
             "pid": event.header.tgid,
             "tid": event.tid,
         }),
+        (Event::Vm(event), _) => vm(event),
         (Event::Violation(event), None) => json!({
             "type": "unknown-violation",
             "number": event.violation,
             "time_ns": event.header.time_ns,
         }),
     }
+}
+
+/// How an observation stands, as fields of an object.
+pub fn standing(standing: &Standing) -> Map<String, Value> {
+    let fields = [
+        ("vital_records", json!(standing.vital)),
+        ("page_records", json!(standing.pages)),
+        ("frames_outside_the_ledger", json!(standing.counters.outside)),
+        ("calls_not_read", json!(standing.counters.unread)),
+        ("releases_missed", json!(standing.missed_releases)),
+    ];
+    fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }

@@ -2,15 +2,21 @@
 
 use std::fmt::Write as _;
 
-use septwatch_common::{Leaf, Level, Life, Status, Violation, wire::Hook, zap::PFN_UNKNOWN};
+use septwatch_common::{
+    Leaf, Level, Life, Status, Violation,
+    kvm::{GmemOp, VmStage},
+    wire::{Hook, VmLife},
+    zap::PFN_UNKNOWN,
+};
 
 use crate::{
     model::{
         text,
         verdict::{Cause, Verdict},
+        windows::Windows,
     },
     source::event::Event,
-    view::stack::KernelSymbols,
+    view::stack::{self, KernelSymbols},
 };
 
 /// A span of time in the unit that reads best.
@@ -60,10 +66,36 @@ pub fn event(event: &Event, verdict: Option<&Verdict>) -> String {
             let what = if event.hook == Hook::PageAlloc as u8 { "handed out" } else { "received" };
             format!("page allocator {what} frame {:#x}, whose line is open", event.pfn)
         }
+        (Event::Vm(event), _) => vm(event),
         (Event::Violation(event), None) => {
             format!("a violation of kind {}, which this version does not know", event.violation)
         }
     }
+}
+
+fn vm(event: &VmLife) -> String {
+    let id = event.id;
+    match VmStage::from_number(event.stage) {
+        Some(VmStage::Dead) => format!("TD {id}: KVM gives the VM up (vm_dead)"),
+        Some(VmStage::VcpusOut) if event.bugged_ns != 0 => {
+            let since = span(event.header.time_ns.saturating_sub(event.bugged_ns));
+            format!("TD {id}: the last vCPU is out of the guest, {since} after vm_bugged")
+        }
+        Some(VmStage::VcpusOut) => format!("TD {id}: the last vCPU is out of the guest"),
+        Some(VmStage::Destroyed) => format!("TD {id}: the VM is destroyed, {} frames still lent", event.lent),
+        None => format!("TD {id}: a stage of kind {}, which this version does not know", event.stage),
+    }
+}
+
+/// The spans that were seen, a line each.
+pub fn windows(windows: &Windows) -> Vec<String> {
+    windows
+        .summaries()
+        .map(|(which, s)| {
+            let [min, p50, p99, max] = [s.min_ns, s.p50_ns, s.p99_ns, s.max_ns].map(span);
+            format!("{:<46} {:>6} x  min {min}, p50 {p50}, p99 {p99}, max {max}", which.words(), s.count)
+        })
+        .collect()
 }
 
 /// A violation in one line.
@@ -85,12 +117,14 @@ pub fn headline(verdict: &Verdict) -> String {
 pub fn details(verdict: &Verdict, symbols: &KernelSymbols) -> Vec<String> {
     let mut lines = vec![meaning(verdict)];
     if let Some(failed) = verdict.failed {
-        let leaf = failed.leaf.map_or("a SEAMCALL", Leaf::name);
-        let mut line = format!("{leaf} answered {}", failed.status);
+        let mut line = match failed.leaf {
+            Some(leaf) => format!("{} answered {}", leaf.name(), failed.status),
+            None => "KVM gave the zap up before its first SEAMCALL".to_owned(),
+        };
         if let Some((entry, state)) = failed.entry {
             let _ = write!(line, "; S-EPT entry {entry}, {state}");
         }
-        if let Some(since) = verdict.since_failed_zap_ns {
+        if let Some(since) = verdict.since_failed_ns {
             let _ = write!(line, "; {} before", span(since));
         }
         lines.push(line);
@@ -99,6 +133,21 @@ pub fn details(verdict: &Verdict, symbols: &KernelSymbols) -> Vec<String> {
         Some(Cause::ZapNeverTried) => lines.push("no step of a zap was ever tried".to_owned()),
         Some(Cause::ZapUnderWay) => lines.push("its zap had begun and was not finished".to_owned()),
         Some(Cause::ZapFailed) | None => {}
+    }
+    if let Some(since) = verdict.invalidation_ns {
+        lines.push(format!("an invalidation of this TD has been under way for {}", span(since)));
+    }
+    if let Some(let_go) = verdict.let_go {
+        let op = GmemOp::from_number(let_go.op).name().map_or(String::new(), |op| format!(" ({op})"));
+        let mut line = format!("guest_memfd inode {} let go of index {}{op}", let_go.inode, let_go.index);
+        let _ = write!(line, " {} before", span(verdict.time_ns.saturating_sub(let_go.time_ns)));
+        if let_go.held() != 0 {
+            let _ = write!(line, "; {} references more held it until now", let_go.held());
+        }
+        if let_go.tid != verdict.tid {
+            let _ = write!(line, "; the last reference was dropped by another thread than {}", let_go.tid);
+        }
+        lines.push(line);
     }
     if let Some(window) = verdict.window_ns {
         lines.push(format!("window: {} from release to reuse", span(window)));
@@ -115,6 +164,13 @@ pub fn details(verdict: &Verdict, symbols: &KernelSymbols) -> Vec<String> {
         let names = verdict.kernel_stack.iter().map(|at| symbols.name(*at));
         let names: Vec<_> = names.skip_while(|name| name.starts_with("bpf_")).take(8).collect();
         lines.push(format!("kernel stack: {}", names.join(" < ")));
+    }
+    if !verdict.user_stack.is_empty() {
+        let names = stack::user_names(verdict.tgid, &verdict.user_stack);
+        lines.push(format!(
+            "user stack: {}",
+            names.iter().take(8).map(String::as_str).collect::<Vec<_>>().join(" < ")
+        ));
     }
     lines
 }

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use crate::hooks::mapped::locate;
+
 /// Symbols of the kernel's code, by address. Empty where the kernel hides them.
 #[derive(Debug, Default)]
 pub struct KernelSymbols {
@@ -35,6 +37,23 @@ impl KernelSymbols {
             _ => format!("{address:#x}"),
         }
     }
+}
+
+/// `file+0x1f` for return addresses in a process, in the files that it maps. The address alone where the process is gone
+/// or nothing is mapped there.
+pub fn user_names(tgid: u32, addresses: &[u64]) -> Vec<String> {
+    let maps = fs::read_to_string(format!("/proc/{tgid}/maps")).unwrap_or_default();
+    addresses
+        .iter()
+        .map(|address| in_file(&maps, *address).unwrap_or_else(|| format!("{address:#x}")))
+        .collect()
+}
+
+/// Offset in the file that is mapped at an address.
+fn in_file(maps: &str, address: u64) -> Option<String> {
+    let (path, offset) = locate(maps, address)?;
+    let file = path.file_name()?.to_string_lossy();
+    Some(format!("{file}+{offset:#x}"))
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot unwrap has failed")]
 #![expect(clippy::panic, reason = "a test that found a difference says so")]
 
+mod kvm;
 mod naive;
 mod rules;
 mod steps;

@@ -10,13 +10,13 @@ use septwatch_common::{
     zap::{Answer, PFN_UNKNOWN},
 };
 
-const TDR: u64 = 0x100;
-const PFN: u64 = 0x800;
-const GFN: u64 = 0x400;
+pub const TDR: u64 = 0x100;
+pub const PFN: u64 = 0x800;
+pub const GFN: u64 = 0x400;
 const REFUSED: u64 = 0xC000_0B0D_0000_0001;
-const BUSY: u64 = 0x8000_0200_0000_0092;
+pub const BUSY: u64 = 0x8000_0200_0000_0092;
 
-fn seamcall(ledger: &mut Ledger, leaf: Leaf, pfn: u64, at: (u64, Level), status: u64) -> Option<Finding> {
+pub fn seamcall(ledger: &mut Ledger, leaf: Leaf, pfn: u64, at: (u64, Level), status: u64) -> Option<Finding> {
     ledger.running.now_ns += 1;
     let names_td = !matches!(leaf, Leaf::PhymemPageWbinvd | Leaf::PhymemPageReclaim);
     let call = Call {
@@ -32,19 +32,19 @@ fn seamcall(ledger: &mut Ledger, leaf: Leaf, pfn: u64, at: (u64, Level), status:
     tracker::seamcall(ledger, leaf, &call, &mut out).then_some(out)
 }
 
-fn ok(ledger: &mut Ledger, leaf: Leaf, pfn: u64, at: (u64, Level)) -> Option<Violation> {
+pub fn ok(ledger: &mut Ledger, leaf: Leaf, pfn: u64, at: (u64, Level)) -> Option<Violation> {
     seamcall(ledger, leaf, pfn, at, 0).map(|out| out.violation)
 }
 
-fn free(ledger: &mut Ledger, pfn: u64) -> Option<Violation> {
+pub fn free(ledger: &mut Ledger, pfn: u64) -> Option<Violation> {
     let mut out = Finding::NONE;
     tracker::release(ledger, pfn, false, 99, &mut out).then_some(out.violation)
 }
 
-const NOWHERE: (u64, Level) = (0, Level::L4K);
+pub const NOWHERE: (u64, Level) = (0, Level::L4K);
 
 /// A TD that can run.
-fn finalized() -> Ledger {
+pub fn finalized() -> Ledger {
     let mut ledger = Ledger::default();
     for leaf in [Leaf::MngCreate, Leaf::MngInit, Leaf::MrFinalize] {
         assert_eq!(ok(&mut ledger, leaf, PFN_UNKNOWN, NOWHERE), None);
@@ -53,7 +53,7 @@ fn finalized() -> Ledger {
 }
 
 /// BLOCK, TRACK, REMOVE of a leaf.
-fn remove(ledger: &mut Ledger, at: (u64, Level), named: u64) {
+pub fn remove(ledger: &mut Ledger, at: (u64, Level), named: u64) {
     assert_eq!(ok(ledger, Leaf::MemRangeBlock, PFN_UNKNOWN, at), None);
     assert_eq!(ok(ledger, Leaf::MemTrack, PFN_UNKNOWN, NOWHERE), None);
     assert_eq!(ok(ledger, Leaf::MemPageRemove, named, at), None);

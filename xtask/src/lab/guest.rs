@@ -95,7 +95,9 @@ pub fn cd(image: &Image, septwatch: Option<&Path>) -> Result<PathBuf> {
                 initrd.file(&format!("modules/{}", name.display()), &from)?;
             }
         }
-        let folder = place::folder("boot")?;
+        // Of this tree: another one may make its own at the same time.
+        let folder = target_folder().join("lab/boot");
+        fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
         let archive = folder.join(format!("{}.cpio", image.name));
         initrd.write(&archive)?;
         let cd = folder.join(format!("{}.iso", image.name));

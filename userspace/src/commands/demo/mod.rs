@@ -120,7 +120,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
     };
     let (mut kernel, config) = open::demo(shape, &args.watching.options())?;
     let _rest_of_log = args.watching.logger(kernel.ebpf(), runtime.handle())?;
-    let mut demo = Demo { args, config, session: Session::new(kernel), runtime };
+    let mut demo = Demo { args, config, session: Session::new(kernel)?, runtime };
     let mut all_equal = true;
     for (number, scenario) in chosen.iter().enumerate() {
         let last = number + 1 == chosen.len();

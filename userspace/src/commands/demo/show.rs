@@ -76,7 +76,7 @@ impl Show {
         for (time_ns, text) in said {
             writeln!(out, "{}", json!({"type": "step", "time_ns": time_ns, "text": text}))?;
         }
-        let result = json!({
+        let mut result = json!({
             "type": "result",
             "scenario": self.scenario.name,
             "equal": comparison.is_equal(),
@@ -84,12 +84,10 @@ impl Show {
             "missing": comparison.missing,
             "unexpected": comparison.unexpected,
             "ledger_equals_module": ledger_agrees,
-            "vital_records": standing.vital,
-            "page_records": standing.pages,
-            "frames_outside_the_ledger": standing.counters.outside,
-            "calls_not_read": standing.counters.unread,
-            "releases_missed": standing.missed_releases,
         });
+        if let Some(result) = result.as_object_mut() {
+            result.extend(json::standing(standing));
+        }
         writeln!(out, "{result}")
     }
 

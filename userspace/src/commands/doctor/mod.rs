@@ -14,6 +14,8 @@ use crate::commands::exit;
 use crate::hooks::{
     btf::{Btf, BtfError, KernelBtf, Module, SYSFS},
     host::{Allowed, Host, Probe, Tdx},
+    lock::Lock,
+    pins::Pins,
     plan::{Missing, Plan, State, btf_names, plan, symbol_names},
     symbols::Symbols,
 };
@@ -56,6 +58,9 @@ pub struct Report {
     /// What the ledger would take.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ledger: Option<Ledger>,
+    /// The ledger that runs on this host, if one does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub running: Option<Running>,
     /// Whether `septwatch demo` can run: `works`, or why not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub demo: Option<Probe>,
@@ -108,6 +113,17 @@ pub enum Types {
     Types(usize),
     /// None, because.
     None(String),
+}
+
+/// A ledger that is attached and pinned.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Running {
+    /// Hooks that are attached.
+    pub attached: usize,
+    /// Of so many in its plan.
+    pub hooks: usize,
+    /// Who reads it; none: its process died or left it, and the next `septwatch watch` takes it over.
+    pub reader: Option<String>,
 }
 
 /// What the ledger would take.
@@ -164,6 +180,7 @@ impl Report {
             btf: BtfReport::new(&btf),
             plan: Some(plan),
             ledger: None,
+            running: None,
             demo: None,
         })
     }
@@ -200,7 +217,12 @@ impl Report {
             bytes: memory.ledger_bytes(),
         });
         let demo = demo(&host, plan.as_ref());
-        Self { verdict, host: Some(host), btf, plan, ledger, demo: Some(demo) }
+        let running = Pins::left().map(|(_, note)| Running {
+            attached: note.attached,
+            hooks: note.hooks,
+            reader: Lock::holder(),
+        });
+        Self { verdict, host: Some(host), btf, plan, ledger, running, demo: Some(demo) }
     }
 }
 
@@ -227,8 +249,7 @@ impl Verdict {
     fn new(place: &str, problems: Vec<Problem>, plan: Option<&Plan>) -> Self {
         let line = match problems.as_slice() {
             [] => {
-                let hooks: Vec<_> =
-                    plan.iter().flat_map(|plan| &plan.hooks).filter(|hook| hook.is_used()).collect();
+                let hooks: Vec<_> = plan.iter().flat_map(|plan| &plan.hooks).collect();
                 let mut lost: Vec<_> = hooks
                     .iter()
                     .filter(|hook| hook.bound().is_none())

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Report, Types};
+use super::{Report, Running, Types};
 use crate::hooks::{
     host::{Allowed, Cgroup, Host, Lockdown, Probe, Tdx},
     plan::{Hook, PageToPfn, Plan, State},
@@ -35,6 +35,11 @@ impl fmt::Display for Report {
                     ledger.highest_pfn
                 ),
             )?;
+        }
+        if let Some(running) = &self.running {
+            let Running { attached, hooks, reader } = running;
+            let reader = reader.as_deref().unwrap_or("nobody: `septwatch watch` takes it over");
+            row(f, "running", format_args!("a ledger with {attached} of {hooks} hooks, read by {reader}"))?;
         }
         if let Some(plan) = &self.plan {
             render_plan(f, plan)?;
@@ -171,19 +176,16 @@ fn render_plan(f: &mut fmt::Formatter<'_>, plan: &Plan) -> fmt::Result {
 
 fn render_hook(f: &mut fmt::Formatter<'_>, hook: &Hook) -> fmt::Result {
     let reason = match &hook.state {
-        State::Bound(bound) => {
-            let unused = if hook.is_used() { "" } else { " (planned; this version does not attach it)" };
-            return writeln!(f, "  {:<29} {bound}{unused}", hook.name);
-        }
+        State::Bound(bound) => return writeln!(f, "  {:<33} {bound}", hook.name),
         State::Missing { reason } => reason,
     };
     let need = match hook.need {
         Need::Required => "MISSING, required",
         Need::Useful => "missing",
     };
-    writeln!(f, "  {:<29} {need}: {reason}", hook.name)?;
+    writeln!(f, "  {:<33} {need}: {reason}", hook.name)?;
     match hook.lost {
-        [] => writeln!(f, "  {:<29} no detection is lost, only detail: {}", "", hook.purpose),
-        lost => writeln!(f, "  {:<29} lost: {}", "", lost.join(", ")),
+        [] => writeln!(f, "  {:<33} no detection is lost, only detail: {}", "", hook.purpose),
+        lost => writeln!(f, "  {:<33} lost: {}", "", lost.join(", ")),
     }
 }

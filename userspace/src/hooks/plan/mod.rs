@@ -13,7 +13,7 @@ use super::{
     btf::Module,
     offsets::Offsets,
     shape::{Shape, ShapeError},
-    table::{HOOKS, Need, Place},
+    table::Need,
 };
 
 /// All hooks on one kernel.
@@ -174,19 +174,6 @@ impl Plan {
 }
 
 impl Hook {
-    /// Whether this version attaches it where it can: hooks inside modules are planned, and nothing uses them yet.
-    pub fn is_used(&self) -> bool {
-        let spec = HOOKS.iter().find(|spec| spec.name == self.name);
-        spec.is_none_or(|spec| {
-            spec.is_tracepoint() || matches!(spec.place, Place::Function(Module::Vmlinux, _))
-        })
-    }
-
-    /// Whether this version attaches it on this kernel.
-    pub fn is_attached(&self) -> bool {
-        self.is_used() && self.bound().is_some()
-    }
-
     /// How it is attached, if it can be.
     pub fn bound(&self) -> Option<&Bound> {
         match &self.state {
@@ -208,14 +195,14 @@ impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for hook in &self.hooks {
             match &hook.state {
-                State::Bound(bound) => writeln!(f, "{:<29} {bound}", hook.name)?,
-                State::Missing { reason } => writeln!(f, "{:<29} missing: {reason}", hook.name)?,
+                State::Bound(bound) => writeln!(f, "{:<33} {bound}", hook.name)?,
+                State::Missing { reason } => writeln!(f, "{:<33} missing: {reason}", hook.name)?,
             }
         }
         for (name, value) in self.offsets.list() {
             match value {
-                Some(value) => writeln!(f, "{name:<29} {value}")?,
-                None => writeln!(f, "{name:<29} none")?,
+                Some(value) => writeln!(f, "{name:<33} {value}")?,
+                None => writeln!(f, "{name:<33} none")?,
             }
         }
         Ok(())

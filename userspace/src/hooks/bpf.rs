@@ -1,0 +1,203 @@
+//! The bpf(2) calls that aya does not make: programs at functions of modules, links of our own, pins of both.
+//!
+//! aya loads a program at a function of vmlinux only: it never gives the kernel the descriptor of a module's BTF.
+
+use std::{
+    ffi::{CStr, CString},
+    io,
+    mem::{self, size_of},
+    os::{
+        fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::Path,
+};
+
+use aya_obj::generated::{
+    bpf_attach_type, bpf_attr, bpf_btf_info, bpf_cmd, bpf_insn, bpf_prog_type::BPF_PROG_TYPE_TRACING,
+};
+
+/// Bytes of the verifier's words that go into an error: its last ones.
+const LOG: usize = 1 << 20;
+const LOG_TAIL: usize = 600;
+
+/// A call was refused.
+#[derive(Debug, thiserror::Error)]
+#[error("bpf({call}): {source}{log}")]
+pub struct BpfError {
+    /// The command.
+    pub call: &'static str,
+    /// Why.
+    pub source: io::Error,
+    /// What the verifier said, if it was the verifier; begins with a colon.
+    pub log: String,
+}
+
+fn refused(call: &'static str) -> impl FnOnce(io::Error) -> BpfError {
+    move |source| BpfError { call, source, log: String::new() }
+}
+
+fn zeroed() -> bpf_attr {
+    // SAFETY: a union of plain numbers, for which all zeros are valid, and what the kernel wants of unused fields.
+    unsafe { mem::zeroed() }
+}
+
+fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<libc::c_long> {
+    // SAFETY: the attribute is valid for the whole call; what it points to is its caller's, and outlives it.
+    let ret = unsafe {
+        libc::syscall(libc::SYS_bpf, command as libc::c_long, std::ptr::from_mut(attr), size_of::<bpf_attr>())
+    };
+    if ret < 0 { Err(io::Error::last_os_error()) } else { Ok(ret) }
+}
+
+fn descriptor(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<OwnedFd> {
+    let fd = bpf(command, attr)?;
+    // SAFETY: the kernel has just made this descriptor, and nobody else has it. It fits: descriptors are ints.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// A program for the entry or the return of a function.
+pub struct Tracing<'a> {
+    /// The program's name.
+    pub name: &'a str,
+    /// Its instructions, relocated.
+    pub instructions: &'a [bpf_insn],
+    /// Its licence.
+    pub license: &'a CStr,
+    /// Entry or return.
+    pub attach_type: bpf_attach_type,
+    /// BTF of the module that has the function; none for vmlinux.
+    pub module: Option<BorrowedFd<'a>>,
+    /// The function's id in it.
+    pub function: u32,
+}
+
+impl Tracing<'_> {
+    /// Puts it into the kernel.
+    ///
+    /// # Errors
+    /// The kernel refuses it; the end of the verifier's log is in the error.
+    pub fn load(&self) -> Result<OwnedFd, BpfError> {
+        self.load_with(&mut []).or_else(|_| {
+            let mut log = vec![0; LOG];
+            self.load_with(&mut log).map_err(|source| {
+                let end = log.iter().position(|byte| *byte == 0).unwrap_or(log.len());
+                let text = String::from_utf8_lossy(&log[end.saturating_sub(LOG_TAIL)..end]);
+                BpfError { call: "PROG_LOAD", source, log: format!(": {}", text.trim()) }
+            })
+        })
+    }
+
+    fn load_with(&self, log: &mut [u8]) -> io::Result<OwnedFd> {
+        let mut attr = zeroed();
+        // SAFETY: the field of the union that PROG_LOAD reads; all of it is zero.
+        let load = unsafe { &mut attr.__bindgen_anon_3 };
+        load.prog_type = BPF_PROG_TYPE_TRACING as u32;
+        load.expected_attach_type = self.attach_type as u32;
+        load.insns = self.instructions.as_ptr() as u64;
+        load.insn_cnt = u32::try_from(self.instructions.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+        load.license = self.license.as_ptr() as u64;
+        // The kernel keeps 15 bytes and a zero.
+        for (to, from) in load.prog_name.iter_mut().zip(self.name.bytes().take(15)) {
+            *to = from as libc::c_char;
+        }
+        load.attach_btf_id = self.function;
+        load.__bindgen_anon_1.attach_btf_obj_fd = self.module.map_or(0, |btf| btf.as_raw_fd() as u32);
+        if !log.is_empty() {
+            load.log_level = 1;
+            load.log_size = log.len() as u32;
+            load.log_buf = log.as_mut_ptr() as u64;
+        }
+        descriptor(bpf_cmd::BPF_PROG_LOAD, &mut attr)
+    }
+}
+
+/// Attaches a program where it belongs: to the function that it was loaded for, or to the raw tracepoint of this name.
+/// It is detached when the descriptor and every pin of it are gone.
+///
+/// # Errors
+/// There is no such tracepoint, or the function cannot be traced.
+pub fn attach(program: BorrowedFd<'_>, tracepoint: Option<&str>) -> Result<OwnedFd, BpfError> {
+    let failed = refused("RAW_TRACEPOINT_OPEN");
+    let Ok(name) = tracepoint.map(CString::new).transpose() else {
+        return Err(failed(io::ErrorKind::InvalidInput.into()));
+    };
+    let mut attr = zeroed();
+    attr.raw_tracepoint.prog_fd = program.as_raw_fd() as u32;
+    attr.raw_tracepoint.name = name.as_ref().map_or(0, |name| name.as_ptr() as u64);
+    descriptor(bpf_cmd::BPF_RAW_TRACEPOINT_OPEN, &mut attr).map_err(failed)
+}
+
+fn path_of(path: &Path) -> io::Result<CString> {
+    Ok(CString::new(path.as_os_str().as_bytes())?)
+}
+
+/// Gives a program, link or map a name in a bpffs, under which it lives on.
+///
+/// # Errors
+/// The folder is not in a bpffs, or something has the name.
+pub fn pin(object: BorrowedFd<'_>, path: &Path) -> Result<(), BpfError> {
+    let run = || {
+        let name = path_of(path)?;
+        let mut attr = zeroed();
+        // SAFETY: the field of the union that OBJ_PIN reads; all of it is zero.
+        let pin = unsafe { &mut attr.__bindgen_anon_4 };
+        pin.pathname = name.as_ptr() as u64;
+        pin.bpf_fd = object.as_raw_fd() as u32;
+        bpf(bpf_cmd::BPF_OBJ_PIN, &mut attr)
+    };
+    run().map(drop).map_err(refused("OBJ_PIN"))
+}
+
+/// Opens what is pinned there.
+///
+/// # Errors
+/// Nothing is.
+pub fn open(path: &Path) -> Result<OwnedFd, BpfError> {
+    let run = || {
+        let name = path_of(path)?;
+        let mut attr = zeroed();
+        // SAFETY: the field of the union that OBJ_GET reads; all of it is zero.
+        let get = unsafe { &mut attr.__bindgen_anon_4 };
+        get.pathname = name.as_ptr() as u64;
+        descriptor(bpf_cmd::BPF_OBJ_GET, &mut attr)
+    };
+    run().map_err(refused("OBJ_GET"))
+}
+
+/// The BTF of a loaded module, by the module's name.
+///
+/// # Errors
+/// There is none of this name; looking needs CAP_SYS_ADMIN.
+pub fn module_btf(module: &str) -> Result<OwnedFd, BpfError> {
+    let mut id = 0;
+    loop {
+        let mut attr = zeroed();
+        attr.__bindgen_anon_6.__bindgen_anon_1.start_id = id;
+        bpf(bpf_cmd::BPF_BTF_GET_NEXT_ID, &mut attr).map_err(refused("BTF_GET_NEXT_ID"))?;
+        // SAFETY: the kernel has written it.
+        id = unsafe { attr.__bindgen_anon_6.next_id };
+        let mut attr = zeroed();
+        attr.__bindgen_anon_6.__bindgen_anon_1.btf_id = id;
+        let Ok(btf) = descriptor(bpf_cmd::BPF_BTF_GET_FD_BY_ID, &mut attr) else { continue };
+        if name_of(btf.as_fd()).is_ok_and(|name| name == module.as_bytes()) {
+            return Ok(btf);
+        }
+    }
+}
+
+/// The name of a BTF object: `vmlinux`, or that of its module.
+fn name_of(btf: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
+    let mut name = vec![0; 64];
+    // SAFETY: a struct of plain numbers.
+    let mut info: bpf_btf_info = unsafe { mem::zeroed() };
+    info.name = name.as_mut_ptr() as u64;
+    info.name_len = name.len() as u32;
+    let mut attr = zeroed();
+    attr.info.bpf_fd = btf.as_raw_fd() as u32;
+    attr.info.info_len = size_of::<bpf_btf_info>() as u32;
+    attr.info.info = std::ptr::from_mut(&mut info) as u64;
+    bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
+    name.truncate(name.iter().position(|byte| *byte == 0).unwrap_or(0));
+    Ok(name)
+}
