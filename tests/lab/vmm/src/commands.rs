@@ -22,6 +22,7 @@
 //! | `selftest` | the software module's own test |
 //! | `qemu NAME start`, `qemu NAME wait`, `qemu NAME kill` | a real VMM: until its TD is there, until it ends |
 //! | `qemu NAME start pause` | the same; when its guest has ended it stays, and must be killed |
+//! | `qemu NAME has PAGE` | wait until its TD owns this page |
 //! | `qemu NAME guest …` | script its guest, as `guest`; its pages are counted from address 0 |
 //! | `exec PROGRAM ARGUMENT…` | run a program to its end |
 //! | `memory MIB` | take and give back this much of the host's memory |

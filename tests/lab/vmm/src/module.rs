@@ -75,7 +75,11 @@ pub fn script_guest(td: u32, base: u64, what: &[&str]) -> Result<()> {
     write("script", &line)
 }
 
-fn bytes(pages: &str) -> Result<u64> {
+/// The size of so many pages.
+///
+/// # Errors
+/// It is no number.
+pub fn bytes(pages: &str) -> Result<u64> {
     let pages: u64 = pages.parse().with_context(|| format!("`{pages}` is not a number"))?;
     Ok(pages * PAGE)
 }

@@ -27,6 +27,9 @@ const PAUSE: &str = "panic=pause";
 /// more than ten thousand SEAMCALLs: what the guest does can be scripted in time.
 const POLL: Duration = Duration::from_millis(1);
 
+/// How often it is asked whether a TD has a page, for which it looks at every frame.
+const POLL_OWNED: Duration = Duration::from_millis(200);
+
 struct Qemu {
     child: Child,
     /// Where its stderr goes.
@@ -40,7 +43,7 @@ struct Qemu {
 pub struct Qemus(BTreeMap<String, Qemu>);
 
 impl Qemus {
-    /// `NAME start [pause]`, `NAME guest …`, `NAME wait`, `NAME kill`.
+    /// `NAME start [pause]`, `NAME guest …`, `NAME has PAGE`, `NAME wait`, `NAME kill`.
     ///
     /// # Errors
     /// What QEMU or the module refuse, and what is no command.
@@ -61,6 +64,10 @@ impl Qemus {
             [name, "guest", what @ ..] => {
                 let qemu = self.0.get(*name).with_context(|| format!("no QEMU {name}"))?;
                 module::script_guest(qemu.td, 0, what).map(|()| String::new())
+            }
+            [name, "has", page] => {
+                let qemu = self.0.get_mut(*name).with_context(|| format!("no QEMU {name}"))?;
+                qemu.wait_for_page(module::bytes(page)?).map(|()| String::new())
             }
             [name, verb @ ("wait" | "kill")] => {
                 let mut qemu = self.0.remove(*name).with_context(|| format!("no QEMU {name}"))?;
@@ -94,6 +101,17 @@ impl Qemu {
             }
             std::thread::sleep(POLL);
         }
+    }
+
+    /// Waits until its TD owns the page at this address.
+    fn wait_for_page(&mut self, gpa: u64) -> Result<()> {
+        while module::frame_of(self.td, gpa).is_err() {
+            if let Some(status) = self.child.try_wait().context("cannot wait for QEMU")? {
+                bail!("QEMU ended before its TD had the page: {}", ended(status, &self.said));
+            }
+            std::thread::sleep(POLL_OWNED);
+        }
+        Ok(())
     }
 }
 
