@@ -6,10 +6,15 @@ mod cache;
 use std::{
     env,
     ffi::{OsStr, OsString},
-    path::PathBuf,
+    fs,
+    path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result, anyhow};
+use object::{
+    build::elf::{Builder, SectionData},
+    elf::SHT_STRTAB,
+};
 use sha2::Digest as _;
 
 fn main() -> Result<()> {
@@ -17,6 +22,7 @@ fn main() -> Result<()> {
         .map(|dir| PathBuf::from(dir).join("../ebpf"))
         .ok_or_else(|| anyhow!("CARGO_MANIFEST_DIR is not set: run this through cargo"))?;
     let ebpf = ebpf.to_str().ok_or_else(|| anyhow!("{} is not UTF-8", ebpf.display()))?;
+    let out = env::var_os("OUT_DIR").map(PathBuf::from).ok_or_else(|| anyhow!("OUT_DIR is not set"))?;
     println!("cargo::rerun-if-changed=../common/src");
     println!("cargo::rerun-if-changed=../xtask/src/cache.rs");
 
@@ -32,15 +38,42 @@ fn main() -> Result<()> {
         // `-Z build-std` on the stable compiler, for the eBPF crates alone: they are built by a cargo of their own.
         env::set_var("RUSTC_BOOTSTRAP", "1");
     }
-    let package = aya_build::Package { name: "septwatch-ebpf", root_dir: ebpf, ..Default::default() };
-    aya_build::build_ebpf([package], aya_build::Toolchain::Custom(env!("CARGO_PKG_RUST_VERSION")))
-        .context("the eBPF programs do not build; `cargo xtask setup` installs what that needs")?;
+    // The object that logs, then the one that does not, in the same place.
+    for (features, name) in [(&["log"][..], "septwatch-bpf-log"), (&[], "septwatch-bpf")] {
+        let package =
+            aya_build::Package { name: "septwatch-ebpf", root_dir: ebpf, features, ..Default::default() };
+        aya_build::build_ebpf([package], aya_build::Toolchain::Custom(env!("CARGO_PKG_RUST_VERSION")))
+            .context("the eBPF programs do not build; `cargo xtask setup` installs what that needs")?;
+        let built = out.join("septwatch-bpf");
+        strip(&built).with_context(|| format!("cannot strip {}", built.display()))?;
+        fs::rename(&built, out.join(name)).with_context(|| format!("cannot rename {}", built.display()))?;
+    }
+    strip(&out.join("septwatch-calibrate")).context("cannot strip septwatch-calibrate")?;
     // Whoever takes over a ledger that another process left must have the same programs.
-    let out = env::var_os("OUT_DIR").ok_or_else(|| anyhow!("OUT_DIR is not set: run this through cargo"))?;
-    let object = PathBuf::from(out).join("septwatch-bpf");
-    let bytes = std::fs::read(&object).with_context(|| format!("cannot read {}", object.display()))?;
+    let object = out.join("septwatch-bpf");
+    let bytes = fs::read(&object).with_context(|| format!("cannot read {}", object.display()))?;
     let hash = sha2::Sha256::digest(bytes);
     let key: String = hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
     println!("cargo::rustc-env=SEPTWATCH_PROGRAMS={key}");
     Ok(())
+}
+
+/// Leaves out the debugging information, from which the linker made the BTF: nine tenths of the object, which would be
+/// in septwatch, and be read, at every start.
+fn strip(path: &Path) -> Result<()> {
+    let data = fs::read(path)?;
+    let mut elf = Builder::read(&*data)?;
+    for section in &mut elf.sections {
+        let name = section.name.to_string();
+        section.delete = name.starts_with(".debug") || name.starts_with(".rel.debug");
+    }
+    elf.delete_orphans();
+    // LLVM keeps the names of sections among those of symbols; the writer wants a table for them.
+    let names = elf.sections.add();
+    names.name = b".shstrtab"[..].into();
+    names.sh_type = SHT_STRTAB;
+    names.data = SectionData::SectionString;
+    let mut stripped = Vec::new();
+    elf.write(&mut stripped)?;
+    Ok(fs::write(path, stripped)?)
 }

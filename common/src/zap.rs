@@ -191,19 +191,18 @@ impl Zap {
 
     /// The line of a frame of a leaf whose zap has made this progress, with what the zap knows of it.
     #[inline(always)]
-    pub const fn fold(progress: u8, line: Line) -> Line {
-        match line.state() {
-            State::Mapped | State::Blocked => {
-                if progress & Self::REMOVED != 0 {
-                    line.with_state(State::Removed)
-                } else if progress & Self::BLOCKED != 0 {
-                    line.with_state(State::Blocked)
-                } else {
-                    line
-                }
-            }
-            State::Free | State::Removed | State::Owned => line,
+    pub fn fold(progress: u8, line: Line) -> Line {
+        const MAPPED: Line = Line::FREE.with_state(State::Mapped);
+        const BLOCKED: Line = Line::FREE.with_state(State::Blocked);
+        const REMOVED: Line = Line::FREE.with_state(State::Removed);
+        /// By progress, for a mapped and for a blocked leaf. A table, as in [`crate::line`].
+        static FOLDED: [[Line; 2]; 4] =
+            [[MAPPED, BLOCKED], [BLOCKED, BLOCKED], [REMOVED, REMOVED], [REMOVED, REMOVED]];
+        if !line.is_in_sept() {
+            return line;
         }
+        // State 1 or 2, mapped or blocked.
+        line.with_state_of(FOLDED[usize::from(progress & 3)][line.0 as usize >> 1 & 1])
     }
 }
 

@@ -59,20 +59,22 @@ pub fn td_life(td: u16, record: &Td, now_ns: u64) {
     let seq = number(stream);
     let Some(mut entry) = VITAL.reserve_untyped::<TdLife>(0) else { return lost(stream) };
     let task = Task::current();
-    entry.write(TdLife {
-        header: header(Kind::TdLife, seq, task, now_ns),
-        tdr: record.tdr,
-        cgroup: task::cgroup(),
-        lent: record.lent(),
-        id: record.id,
-        tid: task.tid,
-        suspect: record.suspect.0,
-        td,
-        hkid: record.hkid,
-        life: record.life,
-        zero: [0; 7],
-        comm: task::comm(),
-    });
+    let event = entry.as_mut_ptr();
+    // SAFETY: `event` points to the reserved record; every byte of it is written before it is submitted.
+    unsafe {
+        ptr::write_bytes(event, 0, 1);
+        (*event).header = header(Kind::TdLife, seq, task, now_ns);
+        (*event).tdr = record.tdr;
+        (*event).cgroup = task::cgroup();
+        (*event).lent = record.lent();
+        (*event).id = record.id;
+        (*event).tid = task.tid;
+        (*event).suspect = record.suspect.0;
+        (*event).td = td;
+        (*event).hkid = record.hkid;
+        (*event).life = record.life;
+        task::comm(&raw mut (*event).comm);
+    }
     entry.submit(u64::from(BPF_RB_FORCE_WAKEUP));
 }
 
@@ -85,17 +87,19 @@ pub fn vm_life(record: &Td, stage: VmStage, now_ns: u64) {
     let seq = number(stream);
     let Some(mut entry) = VITAL.reserve_untyped::<VmLife>(0) else { return lost(stream) };
     let task = Task::current();
-    entry.write(VmLife {
-        header: header(Kind::VmLife, seq, task, now_ns),
-        tdr: record.tdr,
-        bugged_ns: record.bugged_ns,
-        lent: record.lent(),
-        id: record.id,
-        tid: task.tid,
-        stage: stage as u8,
-        zero: [0; 7],
-        comm: task::comm(),
-    });
+    let event = entry.as_mut_ptr();
+    // SAFETY: `event` points to the reserved record; every byte of it is written before it is submitted.
+    unsafe {
+        ptr::write_bytes(event, 0, 1);
+        (*event).header = header(Kind::VmLife, seq, task, now_ns);
+        (*event).tdr = record.tdr;
+        (*event).bugged_ns = record.bugged_ns;
+        (*event).lent = record.lent();
+        (*event).id = record.id;
+        (*event).tid = task.tid;
+        (*event).stage = stage as u8;
+        task::comm(&raw mut (*event).comm);
+    }
     entry.submit(u64::from(BPF_RB_FORCE_WAKEUP));
 }
 
@@ -119,7 +123,7 @@ pub fn violation(ctx: *mut c_void, hook: u8, finding: &Finding, now_ns: u64) {
     let event = entry.as_mut_ptr();
     // SAFETY: `event` points to the reserved record; every byte of it is written before it is submitted.
     unsafe {
-        ptr::write_bytes(event.cast::<u8>(), 0, size_of::<ViolationEvent>());
+        ptr::write_bytes(event, 0, 1);
         (*event).header = header(Kind::Violation, seq, task, now_ns);
         (*event).pfn = finding.pfn;
         (*event).gfn = finding.gfn;
@@ -143,7 +147,7 @@ pub fn violation(ctx: *mut c_void, hook: u8, finding: &Finding, now_ns: u64) {
         (*event).other = finding.other;
         (*event).violation = finding.violation as u8;
         (*event).hook = hook;
-        (*event).comm = task::comm();
+        task::comm(&raw mut (*event).comm);
         let kernel = (&raw mut (*event).kernel_stack).cast::<c_void>();
         let bytes = bpf_get_stack(ctx, kernel, (KERNEL_STACK * 8) as u32, 0);
         (*event).kernel_frames = if bytes > 0 { (bytes / 8) as u8 } else { 0 };

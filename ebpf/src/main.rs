@@ -7,6 +7,16 @@
 #![feature(core_intrinsics)]
 #![expect(internal_features, reason = "the bpf target has no atomics but through core::intrinsics")]
 
+/// Logs, in the object that does.
+#[cfg(feature = "log")]
+macro_rules! debug {
+    ($($what:tt)*) => { aya_log_ebpf::debug!($($what)*) };
+}
+#[cfg(not(feature = "log"))]
+macro_rules! debug {
+    ($($what:expr),*) => { let _ = ($(&$what),*); };
+}
+
 mod atomic;
 mod config;
 mod emit;
@@ -16,6 +26,7 @@ mod maps;
 mod pages;
 mod point;
 mod seamcalls;
+mod steps;
 mod store;
 mod task;
 

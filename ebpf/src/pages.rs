@@ -10,16 +10,16 @@
 use core::ffi::c_void;
 
 use aya_ebpf::{EbpfContext as _, macros::raw_tracepoint, programs::RawTracePointContext};
-use aya_log_ebpf::debug;
 use septwatch_common::{
     config::BLOCK_SHIFT,
-    tracker::{self, Each, Finding, Store as _},
+    tracker::{Each, Finding, Store as _},
     wire::Hook,
 };
 
 use crate::{
     config, emit,
     maps::LET_GO,
+    steps,
     store::{Maps, may_be_lent},
     task::now_ns,
 };
@@ -40,10 +40,10 @@ fn one(pages: &Pages, pfn: u64) {
     emit::frame(pages.hook, pfn, now_ns);
     let mut finding = Finding::NONE;
     let found = match pages.hook {
-        Hook::PageFree => tracker::release(&mut Maps, pfn, false, now_ns, &mut finding),
-        Hook::PageFreeBatched => tracker::release(&mut Maps, pfn, true, now_ns, &mut finding),
+        Hook::PageFree => steps::release(pfn, false, now_ns, &mut finding),
+        Hook::PageFreeBatched => steps::release(pfn, true, now_ns, &mut finding),
         // Of this file's programs there is one more.
-        _ => tracker::allocation(&mut Maps, pfn, now_ns, &mut finding),
+        _ => steps::allocation(pfn, now_ns, &mut finding),
     };
     if found {
         emit::violation(pages.ctx, pages.hook as u8, &finding, now_ns);

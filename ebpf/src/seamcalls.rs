@@ -12,7 +12,6 @@ use aya_ebpf::{
     macros::{fexit, kprobe, kretprobe, uprobe, uretprobe},
     programs::{FExitContext, ProbeContext, RetProbeContext},
 };
-use aya_log_ebpf::debug;
 use septwatch_common::{
     Leaf, Level, Status,
     config::{NO_ARGUMENT, Shape},

@@ -16,6 +16,7 @@ use septwatch_common::{
 use crate::{
     atomic, config, emit,
     maps::{BLOCKS, Chunk, EMPTY_CHUNK, LEDGER, TD_BY_TDR, TDS, WINDOWS, ZAPS, control, counters, shared},
+    steps,
     task::{self, Task, now_ns},
 };
 
@@ -140,17 +141,7 @@ impl Store for Maps {
 
     #[inline(always)]
     fn life(&mut self, td: u16, life: Life) {
-        let now_ns = now_ns();
-        let Some(record) = self.record(td) else { return };
-        record.life = life as u8;
-        if matches!(life, Life::Finalized) {
-            record.finalized = 1;
-        }
-        let tdr = record.tdr;
-        emit::td_life(td, record, now_ns);
-        if matches!(life, Life::Gone) {
-            let _ = TD_BY_TDR.remove(tdr);
-        }
+        steps::life(td, life);
     }
 
     #[inline(always)]
@@ -209,6 +200,26 @@ impl Store for Maps {
     }
 
     #[inline(always)]
+    fn td_of(&mut self, tdr: u64) -> Option<u16> {
+        steps::td_of(tdr)
+    }
+
+    #[inline(always)]
+    fn lend_one(&mut self, td: u16, pfn: u64, new: Line) -> Line {
+        steps::lend_one(td, pfn, new)
+    }
+
+    #[inline(always)]
+    fn closed(&mut self, pfn: u64, line: Line) {
+        steps::closed(pfn, line);
+    }
+
+    #[inline(always)]
+    fn doubts(&mut self, td: u16) -> Suspect {
+        steps::doubts(td)
+    }
+
+    #[inline(always)]
     fn each<E: Each<Self>>(&mut self, frames: u64, each: &mut E) {
         let callback = nth::<E> as *mut c_void;
         // SAFETY: `nth` has the signature that the helper asks for, and `each` outlives the loop.
@@ -221,6 +232,22 @@ unsafe extern "C" fn nth<E: Each<Maps>>(n: u64, each: *mut c_void) -> i64 {
     // SAFETY: `Maps::each` passes an `E` that outlives the loop.
     unsafe { &mut *each.cast::<E>() }.one(&mut Maps, n);
     0
+}
+
+/// A TD reached this stage of its life.
+#[inline(always)]
+pub fn life(td: u16, life: u8) {
+    let now_ns = now_ns();
+    let Some(record) = Maps.record_at(td) else { return };
+    record.life = life;
+    if life == Life::Finalized as u8 {
+        record.finalized = 1;
+    }
+    let tdr = record.tdr;
+    emit::td_life(td, record, now_ns);
+    if life == Life::Gone as u8 {
+        let _ = TD_BY_TDR.remove(tdr);
+    }
 }
 
 /// Looks for a slot for a TD.
@@ -286,7 +313,7 @@ fn enter(tdr: u64, hkid: u16, suspect: Suspect) -> Option<u16> {
         (*record).tgid = Task::current().tgid;
         (*record).hkid = hkid;
         (*record).finalized = 0;
-        (*record).comm = task::comm();
+        task::comm(&raw mut (*record).comm);
     }
     // Two vCPUs of a TD that is not known may come here at once: the second takes what the first entered.
     let late = !suspect.is_certain();

@@ -7,8 +7,8 @@ use std::{
 };
 
 use aya::{
-    maps::{MapData, MapInfo, RingBuf, loaded_maps},
-    programs::{loaded_links, loaded_programs},
+    maps::{MapInfo, loaded_maps},
+    programs::{ProgramInfo, loaded_links, loaded_programs},
 };
 
 use super::PATIENCE;
@@ -86,19 +86,27 @@ impl Objects {
 /// Instructions of each program of a process after the verifier dropped what cannot be reached, by the name that the
 /// kernel keeps (15 characters).
 pub fn sizes(pid: u32) -> Vec<(String, u32)> {
-    let own = Objects::of(pid).programs;
-    let mut sizes: Vec<_> = loaded_programs()
-        .flatten()
-        .filter(|program| own.contains(&program.id()))
-        .filter_map(|program| Some((program.name_as_str()?.to_owned(), program.size_translated()? / 8)))
-        .collect();
-    sizes.sort_unstable();
-    sizes
+    programs(pid, |program| Some(program.size_translated()? / 8))
 }
 
-/// A ring buffer of a process, by name. It outlives the process while this is held. Nobody else may read from it.
-pub fn ring(pid: u32, name: &str) -> Option<RingBuf<MapData>> {
+/// Instructions that the verifier followed to accept each program of a process, by the same names.
+pub fn verified(pid: u32) -> Vec<(String, u32)> {
+    programs(pid, ProgramInfo::verified_instruction_count)
+}
+
+fn programs(pid: u32, what: impl Fn(&ProgramInfo) -> Option<u32>) -> Vec<(String, u32)> {
+    let own = Objects::of(pid).programs;
+    let mut programs: Vec<_> = loaded_programs()
+        .flatten()
+        .filter(|program| own.contains(&program.id()))
+        .filter_map(|program| Some((program.name_as_str()?.to_owned(), what(&program)?)))
+        .collect();
+    programs.sort_unstable();
+    programs
+}
+
+/// Whether a process has a map of this name.
+pub fn has_map(pid: u32, name: &str) -> bool {
     let named = |id: &u32| MapInfo::from_id(*id).is_ok_and(|map| map.name_as_str() == Some(name));
-    let id = Objects::of(pid).maps.into_iter().find(named)?;
-    RingBuf::try_from(aya::maps::Map::RingBuf(MapData::from_id(id).ok()?)).ok()
+    Objects::of(pid).maps.iter().any(named)
 }

@@ -2,7 +2,7 @@
 
 use super::{Call, Finding, Store};
 use crate::{
-    Leaf, Level, Line, Op, State, Suspect, Violation, apply,
+    Leaf, Level, Line, Op, Suspect, Violation, apply,
     zap::{Zap, ZapKey},
 };
 
@@ -38,7 +38,7 @@ fn frame<S: Store>(s: &mut S, pfn: u64, op: Op, now_ns: u64, out: &mut Finding) 
     } else {
         out.released_ns = now_ns;
         if matches!(violation, Violation::FreedUnflushed) {
-            closed(s, pfn, line);
+            s.closed(pfn, line);
         } else {
             s.open_window(pfn, now_ns);
         }
@@ -67,8 +67,8 @@ pub(super) fn change<S: Store>(s: &mut S, slot: S::Slot, progress: u8, op: Op) -
         let old = s.read(slot);
         before = Zap::fold(progress, old);
         let (mut after, judged) = apply(before, op);
-        if after.state() as u8 == before.state() as u8 {
-            after = after.with_state(old.state());
+        if after.is_in_state_of(before) {
+            after = after.with_state_of(old);
         }
         violation = judged;
         if after.0 == old.0 || s.replace(slot, old, after) {
@@ -82,7 +82,7 @@ pub(super) fn change<S: Store>(s: &mut S, slot: S::Slot, progress: u8, op: Op) -
 /// A line is closed, or lent anew; `line` is what was written there. A leaf of which every frame went is over, and so
 /// is its zap.
 #[inline(always)]
-pub(super) fn closed<S: Store>(s: &mut S, pfn: u64, line: Line) {
+pub fn closed<S: Store>(s: &mut S, pfn: u64, line: Line) {
     s.open_lines(pfn, false);
     s.count(line.owner(), line.kind(), false);
     if line.is_released() {
@@ -102,10 +102,10 @@ pub(super) fn closed<S: Store>(s: &mut S, pfn: u64, line: Line) {
 /// The zap of a line's leaf, where it can have one.
 #[inline(always)]
 pub(super) fn zap_key<S: Store>(s: &mut S, line: Line) -> Option<ZapKey> {
-    match line.state() {
-        State::Mapped | State::Blocked => Some(key(s, line.owner(), line.gfn(), line.level())),
-        State::Free | State::Removed | State::Owned => None,
+    if !line.is_in_sept() {
+        return None;
     }
+    Some(key(s, line.owner(), line.gfn(), line.level()))
 }
 
 /// How far that has come.
@@ -136,10 +136,7 @@ pub(super) fn answer_of(leaf: Leaf, call: &Call, out: &mut Finding) {
 pub(super) fn found<S: Store>(s: &mut S, violation: Violation, td: u16, out: &mut Finding) -> bool {
     out.violation = violation;
     out.td = td;
-    // A frame without a line, and so without a TD: it was lent before septwatch came, or found no room.
-    let mut of_td = Suspect::OUTSIDE;
     if let Some(record) = s.record(td) {
-        of_td = record.suspect;
         out.invalidation_ns = record.invalidation_ns;
         if matches!(violation, Violation::ZapFailed | Violation::MapFailed | Violation::TeardownLeak) {
             record.failed_ns = out.zap.failed_ns;
@@ -147,6 +144,14 @@ pub(super) fn found<S: Store>(s: &mut S, violation: Violation, td: u16, out: &mu
             record.failed_leaf = out.zap.failed_leaf;
         }
     }
-    out.suspect = s.suspect().and(of_td);
+    out.suspect = s.doubts(td);
     true
+}
+
+/// Every reason for doubt about a verdict on this TD.
+#[inline(always)]
+pub fn doubts<S: Store>(s: &mut S, td: u16) -> Suspect {
+    // A frame without a line, and so without a TD: it was lent before septwatch came, or found no room.
+    let of_td = s.record(td).map_or(Suspect::OUTSIDE, |record| record.suspect);
+    s.suspect().and(of_td)
 }

@@ -5,7 +5,7 @@ use super::{
     frames::{found, key, open_line, progress},
 };
 use crate::{
-    Level, PageKind, State, Violation,
+    Level, PageKind, Violation,
     zap::{PFN_UNKNOWN, Zap},
 };
 
@@ -50,7 +50,7 @@ pub fn zap_returned<S: Store>(s: &mut S, tdr: u64, now_ns: u64, out: &mut Findin
         return false;
     }
     let Some((_, line)) = open_line(s, pfn) else { return false };
-    if line.owner() != td || !matches!(line.state(), State::Mapped | State::Blocked) {
+    if line.owner() != td || !line.is_in_sept() {
         return false;
     }
     let key = key(s, td, gfn, line.level());
@@ -80,7 +80,7 @@ pub fn struck<S: Store>(s: &mut S, pfn: u64, violation: Violation, out: &mut Fin
     }
     let progress = progress(s, line);
     let now = Zap::fold(progress, line);
-    if !matches!(now.state(), State::Mapped | State::Blocked) {
+    if !now.is_in_sept() {
         return false;
     }
     out.line = now;

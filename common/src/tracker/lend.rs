@@ -2,20 +2,20 @@
 
 use super::{
     Call, Each, Finding, Store,
-    frames::{answer_of, change, closed, found, key, open_line, progress},
+    frames::{answer_of, change, found, key, open_line, progress},
 };
 use crate::{
-    Leaf, Level, Life, Line, Op, PageKind, Suspect, Violation,
+    Leaf, Level, Life, Line, Op, PageKind, Suspect, Violation, apply,
     zap::{Zap, ZapKey},
 };
 
 /// The TD that a call names. One that is not known began before septwatch.
 #[inline(always)]
-pub(super) fn td_of<S: Store>(s: &mut S, call: &Call) -> Option<u16> {
-    if let Some(td) = s.td(call.tdr) {
+pub fn td_of<S: Store>(s: &mut S, tdr: u64) -> Option<u16> {
+    if let Some(td) = s.td(tdr) {
         return Some(td);
     }
-    let td = s.td_begin(call.tdr, 0, Suspect::LATE)?;
+    let td = s.td_begin(tdr, 0, Suspect::LATE)?;
     if let Some(record) = s.record(td) {
         // Whether it can run is not known: it most likely does, and TRACK is only asked for if so.
         record.finalized = 1;
@@ -23,14 +23,14 @@ pub(super) fn td_of<S: Store>(s: &mut S, call: &Call) -> Option<u16> {
     s.life(td, Life::Finalized);
     // Of all that was lent to it before, the TDR is known: its RECLAIM tells that the TD is gone.
     let first = Line::open(PageKind::Tdr, td, Level::L4K, 0);
-    Lend { td, pfn: call.tdr, first, found: false, number: 0, line: Line::FREE, at: 0 }.one(s, 0);
+    s.lend_one(td, tdr, first);
     Some(td)
 }
 
 /// ADD, AUG or SEPT.ADD returned.
 #[inline(always)]
 pub(super) fn map<S: Store>(s: &mut S, call: &Call, leaf: Leaf, kind: PageKind, out: &mut Finding) -> bool {
-    let Some(td) = td_of(s, call) else { return false };
+    let Some(td) = s.td_of(call.tdr) else { return false };
     let status = call.answer.status;
     if status.is_busy() {
         // tdx.c, tdx_mem_page_aug() and others: -EBUSY, and the fault is taken again.
@@ -97,19 +97,15 @@ pub(super) fn lend<S: Store>(
 ) -> bool {
     let frames = if matches!(kind, PageKind::Leaf) { call.level.frames() } else { 1 };
     let first = Line::open(kind, td, call.level, call.gfn);
-    let mut lend = Lend { td, pfn, first, found: false, number: 0, line: Line::FREE, at: 0 };
+    let mut lend = Lend { td, pfn, first, line: Line::FREE, at: 0 };
     s.each(frames, &mut lend);
-    match Violation::from_number(lend.number) {
-        Some(violation) if lend.found => {
-            out.line = lend.line;
-            out.pfn = pfn + lend.at;
-            out.gfn = call.gfn + lend.at;
-            out.other = lend.line.owner();
-            out.frames = frames;
-            found(s, violation, td, out)
-        }
-        _ => false,
-    }
+    let (_, Some(violation)) = apply(lend.line, Op::Lend(first)) else { return false };
+    out.line = lend.line;
+    out.pfn = pfn + lend.at;
+    out.gfn = call.gfn + lend.at;
+    out.other = lend.line.owner();
+    out.frames = frames;
+    found(s, violation, td, out)
 }
 
 struct Lend {
@@ -117,10 +113,8 @@ struct Lend {
     pfn: u64,
     /// The line of the first frame.
     first: Line,
-    /// Whether a frame had a violation; of the first such its number, the line before, and which frame it is. (No
-    /// sum: the kernel's verifier would follow it through every value.)
-    found: bool,
-    number: u8,
+    /// Of the first frame whose line was open: that line, and which frame it is. (No sum: the kernel's verifier would
+    /// follow it through every value.)
     line: Line,
     at: u64,
 }
@@ -128,29 +122,30 @@ struct Lend {
 impl<S: Store> Each<S> for Lend {
     #[inline(always)]
     fn one(&mut self, s: &mut S, n: u64) {
-        let pfn = self.pfn + n;
-        let Some(slot) = s.slot_or_new(pfn) else {
-            s.doubt(self.td, Suspect::OUTSIDE);
-            return;
-        };
-        s.open_lines(pfn, true);
-        let new = self.first.nth(n);
-        let old = s.read(slot);
-        let progress = if old.is_open() { progress(s, old) } else { 0 };
-        let (before, violation) = change(s, slot, progress, Op::Lend(new));
-        if before.is_open() {
-            closed(s, pfn, old);
-        }
-        s.count(self.td, new.kind(), true);
-        if let Some(violation) = violation
-            && !self.found
-        {
-            self.found = true;
-            self.number = violation as u8;
+        let before = s.lend_one(self.td, self.pfn + n, self.first.nth(n));
+        if before.is_open() && !self.line.is_open() {
             self.line = before;
             self.at = n;
         }
     }
+}
+
+/// The module took one frame, whose line is `new` now. Returns what it was before: open, where that is a violation.
+#[inline(always)]
+pub fn lend_one<S: Store>(s: &mut S, td: u16, pfn: u64, new: Line) -> Line {
+    let Some(slot) = s.slot_or_new(pfn) else {
+        s.doubt(td, Suspect::OUTSIDE);
+        return Line::FREE;
+    };
+    s.open_lines(pfn, true);
+    let old = s.read(slot);
+    let progress = if old.is_open() { progress(s, old) } else { 0 };
+    let (before, _) = change(s, slot, progress, Op::Lend(new));
+    if before.is_open() {
+        s.closed(pfn, old);
+    }
+    s.count(td, new.kind(), true);
+    before
 }
 
 /// RECLAIM returned. A reclaimed leaf (its TD's HKID is free already) counts as removed.
@@ -187,7 +182,7 @@ impl<S: Store> Each<S> for Reclaim {
     fn one(&mut self, s: &mut S, n: u64) {
         if let Some((slot, _)) = open_line(s, self.pfn + n) {
             let (before, _) = change(s, slot, 0, Op::Reclaim);
-            closed(s, self.pfn + n, before);
+            s.closed(self.pfn + n, before);
         }
     }
 }

@@ -14,9 +14,10 @@ use crate::{
     zap::{Answer, PFN_UNKNOWN, Zap, ZapKey},
 };
 
-pub use frames::{allocation, release};
+pub use frames::{allocation, closed, doubts, release};
 pub use kvm::{struck, vm_bugged, zap_called, zap_returned};
-use lend::{leak, lend, map, reclaim, td_of};
+use lend::{leak, lend, map, reclaim};
+pub use lend::{lend_one, td_of};
 use zaps::{write_back, zap_step};
 
 /// A SEAMCALL that returned.
@@ -154,6 +155,38 @@ pub trait Store {
     /// A reason for doubt that concerns this TD from now on.
     fn doubt(&mut self, td: u16, reason: Suspect);
 
+    // Steps of the tracker that are taken in many places. What they do is not for a store to choose, only how they are
+    // called: the kernel's verifier would follow them anew at every place.
+
+    /// [`td_of`]
+    fn td_of(&mut self, tdr: u64) -> Option<u16>
+    where
+        Self: Sized,
+    {
+        td_of(self, tdr)
+    }
+    /// [`lend_one`]
+    fn lend_one(&mut self, td: u16, pfn: u64, new: Line) -> Line
+    where
+        Self: Sized,
+    {
+        lend_one(self, td, pfn, new)
+    }
+    /// [`closed`]
+    fn closed(&mut self, pfn: u64, line: Line)
+    where
+        Self: Sized,
+    {
+        closed(self, pfn, line);
+    }
+    /// [`doubts`]
+    fn doubts(&mut self, td: u16) -> Suspect
+    where
+        Self: Sized,
+    {
+        doubts(self, td)
+    }
+
     /// Does something to each of `frames` frames. The verifier of the kernel follows no loop of this length: there it
     /// is a helper's.
     fn each<E: Each<Self>>(&mut self, frames: u64, each: &mut E)
@@ -178,10 +211,10 @@ pub fn seamcall<S: Store>(s: &mut S, leaf: Leaf, call: &Call, out: &mut Finding)
             })
         }
         Leaf::MngAddcx => {
-            ok && td_of(s, call).is_some_and(|td| lend(s, td, call.pfn, call, PageKind::Tdcs, out))
+            ok && s.td_of(call.tdr).is_some_and(|td| lend(s, td, call.pfn, call, PageKind::Tdcs, out))
         }
         Leaf::VpCreate => {
-            ok && td_of(s, call).is_some_and(|td| lend(s, td, call.tdvpr, call, PageKind::Tdvpr, out))
+            ok && s.td_of(call.tdr).is_some_and(|td| lend(s, td, call.tdvpr, call, PageKind::Tdvpr, out))
         }
         Leaf::VpAddcx => {
             // The call names the vCPU; its TDVPR's line names the TD.
@@ -202,14 +235,14 @@ pub fn seamcall<S: Store>(s: &mut S, leaf: Leaf, call: &Call, out: &mut Finding)
             if ok {
                 return false;
             }
-            let td = td_of(s, call).unwrap_or(0);
+            let td = s.td_of(call.tdr).unwrap_or(0);
             leak(s, td, leaf, call, out)
         }
         Leaf::MngKeyFreeid => {
             if ok {
                 return stage(s, true, call, Life::KeyFreed);
             }
-            let td = td_of(s, call).unwrap_or(0);
+            let td = s.td_of(call.tdr).unwrap_or(0);
             leak(s, td, leaf, call, out)
         }
         _ => false,
@@ -218,7 +251,7 @@ pub fn seamcall<S: Store>(s: &mut S, leaf: Leaf, call: &Call, out: &mut Finding)
 
 #[inline(always)]
 fn stage<S: Store>(s: &mut S, ok: bool, call: &Call, life: Life) -> bool {
-    if ok && let Some(td) = td_of(s, call) {
+    if ok && let Some(td) = s.td_of(call.tdr) {
         s.life(td, life);
     }
     false

@@ -2,8 +2,8 @@
 
 use super::{
     Call, Finding, Store,
-    frames::{answer_of, change, closed, found, open_line, zap_key},
-    lend::{part, td_of},
+    frames::{answer_of, change, found, open_line, zap_key},
+    lend::part,
 };
 use crate::{
     Leaf, Op, State, Suspect, Violation,
@@ -13,7 +13,7 @@ use crate::{
 /// BLOCK, TRACK or REMOVE returned: see [`crate::zap`] for why no frame is needed here.
 #[inline(always)]
 pub(super) fn zap_step<S: Store>(s: &mut S, leaf: Leaf, call: &Call, out: &mut Finding) -> bool {
-    let Some(td) = td_of(s, call) else { return false };
+    let Some(td) = s.td_of(call.tdr) else { return false };
     let premap_exempt = s.premap_exempt();
     let Some(record) = s.record(td) else { return false };
     record.zap_called_ns = 0;
@@ -71,8 +71,7 @@ pub(super) fn zap_step<S: Store>(s: &mut S, leaf: Leaf, call: &Call, out: &mut F
 #[inline(always)]
 fn is_at<S: Store>(s: &mut S, pfn: u64, td: u16, gfn: u64) -> bool {
     let Some((_, line)) = open_line(s, pfn) else { return false };
-    let in_sept = matches!(line.state(), State::Mapped | State::Blocked);
-    in_sept && line.owner() == td && line.level().head(line.gfn()) == gfn
+    line.is_in_sept() && line.owner() == td && line.level().head(line.gfn()) == gfn
 }
 
 /// WBINVD returned: the frame's line names the TD and the gfn, and so the zap.
@@ -118,7 +117,7 @@ pub(super) fn write_back<S: Store>(s: &mut S, call: &Call, out: &mut Finding) ->
     }
     // The cache lines of an S-EPT or control page may be written back while it is owned: it stays so.
     if matches!(before.state(), State::Removed) {
-        closed(s, call.pfn, line);
+        s.closed(call.pfn, line);
     }
     false
 }

@@ -96,7 +96,7 @@ fn say_opened(opened: &Opened, pinned: bool) {
     }
     if opened.replaced {
         eprintln!(
-            "septwatch: a ledger of another version was running, and was removed: TDs that run are not in this one"
+            "septwatch: a ledger that this version cannot take over was running, and was removed: TDs that run already are not in the new one"
         );
     }
     if !pinned {

@@ -11,7 +11,14 @@ use septwatch_common::{
 use thiserror::Error;
 
 /// The programs, as userspace/build.rs compiled them.
-pub(super) static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/septwatch-bpf"));
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/septwatch-bpf"));
+/// The same, which log.
+static LOGGING: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/septwatch-bpf-log"));
+
+/// The object whose programs log, or the one whose programs do not.
+pub(super) fn object(logs: bool) -> &'static [u8] {
+    if logs { LOGGING } else { OBJECT }
+}
 
 /// Where `struct page` of a frame lies: at `base + pfn * size`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,12 +112,12 @@ pub enum LoadError {
 /// Bytes that a chunk of the ledger takes in the kernel: see [`CHUNK`].
 pub const CHUNK_BYTES: u64 = 4096;
 
-/// Ring buffer of the programs' log in bytes. aya-log drops without a word what finds it full: room for what a storm
-/// logs while the reader is away.
-const LOG_BYTES: u32 = 1 << 22;
+/// Ring buffer of the programs' log: programs that do not log have none.
+pub(super) const LOGS: &str = "AYA_LOGS";
 
-/// The same where nothing is logged: the least that the kernel takes.
-const NO_LOG_BYTES: u32 = 4096;
+/// Its size in bytes. aya-log drops without a word what finds it full: room for what a storm logs while the reader is
+/// away.
+const LOG_BYTES: u32 = 1 << 22;
 
 /// Chunks that a ledger of this size may have.
 pub fn chunks(frames: u64, limit: Option<u64>) -> u64 {
@@ -152,7 +159,6 @@ pub fn load(settings: &Settings, btf: Option<&Btf>) -> Result<Ebpf, LoadError> {
         .map_max_entries("BLOCKS", blocks)
         .map_max_entries("VITAL", settings.rings.vital)
         .map_max_entries("PAGES", settings.rings.pages)
-        .map_max_entries("AYA_LOGS", if settings.log_level == 0 { NO_LOG_BYTES } else { LOG_BYTES })
         .override_global("VMEMMAP_BASE", &settings.page.base, true)
         .override_global("PAGE_STRUCT_SHIFT", &shift, true)
         .override_global("PAGE_STRUCT_SIZE", &settings.page.size, true)
@@ -164,7 +170,9 @@ pub fn load(settings: &Settings, btf: Option<&Btf>) -> Result<Ebpf, LoadError> {
         .override_global("SEAMCALL_SHAPES", &shapes[..], true)
         .override_global("POINT_ARGS", &points[..], true)
         .override_global("MEMBER_OFFSETS", &members[..], true)
-        .override_global("ZAP_TAKES_PFN", &takes_pfn, true)
-        .override_global("AYA_LOG_LEVEL", &settings.log_level, false);
-    Ok(loader.load(OBJECT)?)
+        .override_global("ZAP_TAKES_PFN", &takes_pfn, true);
+    if settings.log_level != 0 {
+        loader.map_max_entries(LOGS, LOG_BYTES).override_global("AYA_LOG_LEVEL", &settings.log_level, true);
+    }
+    Ok(loader.load(object(settings.log_level != 0))?)
 }

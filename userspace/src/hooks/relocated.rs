@@ -9,7 +9,7 @@ use std::{
 use aya::{Ebpf, maps::Map};
 use aya_obj::{Object, generated::bpf_insn};
 
-use super::load::{LoadError, OBJECT};
+use super::load::{self, LOGS, LoadError};
 
 /// The object, linked against maps that are there.
 pub struct Relocated(Object);
@@ -20,7 +20,7 @@ impl Relocated {
     /// # Errors
     /// A map is missing: the object and this binary do not belong together.
     pub fn against(ebpf: &Ebpf) -> Result<Self, LoadError> {
-        let mut object = Object::parse(OBJECT)?;
+        let mut object = Object::parse(load::object(ebpf.map(LOGS).is_some()))?;
         let definitions: Vec<_> = object.maps.drain().collect();
         let mut maps: Vec<(&str, RawFd, &aya_obj::Map)> = Vec::new();
         for (name, definition) in &definitions {

@@ -159,7 +159,7 @@ pub struct Opened {
     pub not_attached: Vec<(&'static str, AttachError)>,
     /// Whether a ledger that another process left was taken over, instead of beginning an empty one.
     pub taken_over: bool,
-    /// Whether a ledger of another version of septwatch was running, and was removed.
+    /// Whether a ledger was running that this version cannot take over, and was removed.
     pub replaced: bool,
 }
 
@@ -169,9 +169,10 @@ pub struct Opened {
 /// See [`OpenError`].
 pub fn live(options: &Options) -> Result<(Kernel, Opened), OpenError> {
     check_capabilities()?;
-    if let Some((pins, note)) = Pins::left() {
-        let kernel = Kernel::take_over(pins)?;
-        let Note { hooks, attached, .. } = note;
+    // What cannot be taken over is removed below, like that of another version.
+    if let Some((pins, Note { hooks, attached, .. })) = Pins::left()
+        && let Ok(kernel) = Kernel::take_over(pins)
+    {
         let not_attached = Vec::new();
         return Ok((kernel, Opened { hooks, attached, not_attached, taken_over: true, replaced: false }));
     }

@@ -1,0 +1,24 @@
+//! What it costs to load the programs. The kernel's verifier follows every path of every program; a careless branch
+//! multiplies them, and an emulated machine then waits for minutes.
+
+use septwatch_tests::{
+    septwatch,
+    support::{bpf::verified, output::scenario, process::Run},
+};
+
+/// Instructions that the verifier may follow, over all programs. On Linux 6.18 and 7.3 it follows 42,000.
+const BOUND: u32 = 65_000;
+
+/// Programs that the demo loads: one at entry, sixteen at return, two at releases, one at allocations.
+const PROGRAMS: usize = 20;
+
+#[test]
+fn loading_is_cheap_for_the_verifier() {
+    let septwatch = septwatch!();
+    let running = Run::new(&septwatch, &["demo", "storm", "--seed", "7", "--json"]).start_acting();
+    let verified = verified(running.pid());
+    scenario(&running.finish().exits(0)).is_as_expected();
+    assert!(verified.len() >= PROGRAMS, "{verified:?}");
+    let total: u32 = verified.iter().map(|(_, instructions)| instructions).sum();
+    assert!(total <= BOUND, "{total} instructions, more than {BOUND}: {verified:?}");
+}
