@@ -66,6 +66,9 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
     kernel.record_pages(args.all_events)?;
     say_opened(&opened, kernel.is_pinned());
     let mut session = Session::new(kernel)?;
+    // Before it is said that all is watched: there are hundreds of thousands, and whose stack is to be named may be gone
+    // before they are read.
+    let symbols = KernelSymbols::running();
     let Opened { hooks, attached, taken_over, .. } = opened;
     if args.json {
         let start = json!({"type": "start", "hooks": hooks, "attached": attached, "taken_over": taken_over});
@@ -76,7 +79,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
         writeln!(out, "watching: {attached} of {hooks} hooks {how} after {ready} ms")?;
     }
     out.flush()?;
-    let ended = runtime.block_on(follow(args, &mut session, out));
+    let ended = runtime.block_on(follow(args, &mut session, &symbols, out));
     if args.leave {
         session.kernel().leave();
     }
@@ -103,14 +106,16 @@ fn say_opened(opened: &Opened, pinned: bool) {
     }
 }
 
-async fn follow(args: &Args, session: &mut Session, out: &mut dyn Write) -> Result<()> {
+async fn follow(
+    args: &Args,
+    session: &mut Session,
+    symbols: &KernelSymbols,
+    out: &mut dyn Write,
+) -> Result<()> {
     let ring = watching::readiness(session.kernel().wake_up()?)?;
     let mut interrupts = Interrupts::new()?;
     let mut tick = time::interval(Duration::from_millis(100));
     let end = args.duration.map(|seconds| Instant::now() + Duration::from_secs(seconds));
-    // Now, though there are hundreds of thousands: when a violation announces that a frame comes back, who gets it is
-    // to be watched at once.
-    let symbols = KernelSymbols::running();
     loop {
         let stop = tokio::select! {
             ready = ring.readable() => {
@@ -131,14 +136,14 @@ async fn follow(args: &Args, session: &mut Session, out: &mut dyn Write) -> Resu
             }
             let time_ns = event.header().time_ns;
             written = if let (true, Some(verdict)) = (args.json, &verdict) {
-                writeln!(out, "{}", json::violation(verdict, &symbols))
+                writeln!(out, "{}", json::violation(verdict, symbols))
             } else if args.json {
                 writeln!(out, "{}", json::event(&event, None))
             } else {
                 let mut text = format!("{}.{:09} ", time_ns / 1_000_000_000, time_ns % 1_000_000_000);
                 text.push_str(if verdict.is_some() { "! " } else { "  " });
                 text.push_str(&lines::event(&event, verdict.as_ref()));
-                for line in verdict.iter().flat_map(|verdict| lines::details(verdict, &symbols)) {
+                for line in verdict.iter().flat_map(|verdict| lines::details(verdict, symbols)) {
                     text.push_str("\n      ");
                     text.push_str(&line);
                 }
