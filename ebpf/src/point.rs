@@ -1,5 +1,5 @@
-//! KVM's own functions as points to stand at: their entry and their return, by fentry and fexit, or by kprobes where
-//! the kernel refuses those.
+//! Functions of the kernel as points to stand at: their entry and their return, by fentry and fexit, or by probes at
+//! both where the kernel refuses those or the function is the demo's.
 
 use core::ffi::c_void;
 
@@ -98,6 +98,14 @@ pub struct Probed<'a> {
     args: [u64; 6],
 }
 
+impl<'a> Probed<'a> {
+    /// With what was kept.
+    #[inline(always)]
+    pub fn new(ctx: &'a RetProbeContext, args: [u64; 6]) -> Self {
+        Self { ctx, args }
+    }
+}
+
 impl At for Probed<'_> {
     #[inline(always)]
     fn ctx(&self) -> *mut c_void {
@@ -120,17 +128,23 @@ fn key(point: Point) -> [u64; 2] {
     [bpf_get_current_pid_tgid(), point as u64]
 }
 
-/// Keeps the arguments for the probe at the return.
+/// The arguments of a probed function, all that come in registers.
 #[inline(always)]
-pub fn keep(ctx: &ProbeContext, point: Point) {
+pub fn arguments(ctx: &ProbeContext) -> [u64; 6] {
     let mut args = [0; 6];
     let mut n = 0;
     while n < 6 {
         args[n] = ctx.arg::<u64>(n).unwrap_or(0);
         n += 1;
     }
+    args
+}
+
+/// Keeps the arguments for the probe at the return.
+#[inline(always)]
+pub fn keep(ctx: &ProbeContext, point: Point) {
     // Where there is no room the return finds nothing, and tells nothing.
-    let _ = POINT_CALLS.insert(key(point), args, u64::from(BPF_ANY));
+    let _ = POINT_CALLS.insert(key(point), arguments(ctx), u64::from(BPF_ANY));
 }
 
 /// The call that returns here; `None` where its entry was not seen.
@@ -140,7 +154,7 @@ pub fn probed(ctx: &RetProbeContext, point: Point) -> Option<Probed<'_>> {
     // SAFETY: the value is copied at once; this thread alone writes it.
     let args = *unsafe { POINT_CALLS.get(key) }?;
     let _ = POINT_CALLS.remove(key);
-    Some(Probed { ctx, args })
+    Some(Probed::new(ctx, args))
 }
 
 /// Makes the programs of a point: at the entry, at the return, or both. The first name of each is for fentry or fexit,

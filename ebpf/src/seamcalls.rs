@@ -3,12 +3,9 @@
 //! Observed at their return: by fexit, or, where the functions are the demo's or the kernel refuses fexit, by a probe at
 //! the entry that keeps the arguments and one at the return.
 
-use core::ffi::c_void;
-
 use aya_ebpf::{
-    EbpfContext as _,
     bindings::BPF_ANY,
-    helpers::{bpf_get_current_pid_tgid, generated::bpf_get_func_arg},
+    helpers::bpf_get_current_pid_tgid,
     macros::{fexit, kprobe, kretprobe, uprobe, uretprobe},
     programs::{FExitContext, ProbeContext, RetProbeContext},
 };
@@ -22,85 +19,32 @@ use septwatch_common::{
 use crate::{
     atomic, config, emit,
     maps::{CALLS, counters},
+    point::{At, Probed, arguments},
     store::Maps,
     task::now_ns,
 };
 
-/// A function that returned.
-trait Returned {
-    fn ctx(&self) -> *mut c_void;
-    /// Argument `n`, as it was at entry.
-    fn arg(&self, n: u8) -> Option<u64>;
-    fn ret(&self) -> u64;
-}
-
-struct Fexit<'a>(&'a FExitContext);
-
-impl Returned for Fexit<'_> {
-    #[inline(always)]
-    fn ctx(&self) -> *mut c_void {
-        self.0.as_ptr()
-    }
-
-    #[inline(always)]
-    fn arg(&self, n: u8) -> Option<u64> {
-        let mut value = 0;
-        // The helper, because arguments read from the context are typed pointers, which the verifier lets nobody
-        // compute with.
-        // SAFETY: `value` is valid for writing.
-        let err = unsafe { bpf_get_func_arg(self.0.as_ptr(), u32::from(n), &raw mut value) };
-        if err == 0 { Some(value) } else { None }
-    }
-
-    #[inline(always)]
-    fn ret(&self) -> u64 {
-        self.0.ret::<u64>().unwrap_or(u64::MAX)
-    }
-}
-
-struct Probed<'a> {
-    ctx: &'a RetProbeContext,
-    args: [u64; 6],
-}
-
-impl Returned for Probed<'_> {
-    #[inline(always)]
-    fn ctx(&self) -> *mut c_void {
-        self.ctx.as_ptr()
-    }
-
-    #[inline(always)]
-    fn arg(&self, n: u8) -> Option<u64> {
-        self.args.get(usize::from(n)).copied()
-    }
-
-    #[inline(always)]
-    fn ret(&self) -> u64 {
-        self.ctx.ret::<u64>()
-    }
-}
-
 /// The frame of the page that a member at `offset` of the structure in argument `n` points to.
 #[inline(always)]
-fn root_page(call: &impl Returned, n: u8, offset: u64) -> Option<u64> {
+fn root_page(call: &impl At, n: u8, offset: u64) -> Option<u64> {
     if n == NO_ARGUMENT {
         return Some(PFN_UNKNOWN);
     }
-    Some(config::pfn_of(config::read_word(call.arg(n)? + offset)?))
+    Some(config::pfn_of(config::read_word(call.position(n)? + offset)?))
 }
 
 #[inline(always)]
-fn ext_err(call: &impl Returned, n: u8) -> u64 {
+fn ext_err(call: &impl At, n: u8) -> u64 {
     if n == NO_ARGUMENT {
         return 0;
     }
-    call.arg(n).and_then(config::read_word).unwrap_or(0)
+    call.position(n).and_then(config::read_word).unwrap_or(0)
 }
 
 /// The frame that TDH.MEM.PAGE.REMOVE took out of the S-EPT: bits 51:12 of RCX (TDX module ABI specification). Zero
 /// stands for "not told".
 #[inline(always)]
-fn removed(returned: &impl Returned, shape: Shape) -> u64 {
+fn removed(returned: &impl At, shape: Shape) -> u64 {
     match ext_err(returned, shape.ext_err1) >> 12 & ((1 << 40) - 1) {
         0 => PFN_UNKNOWN,
         pfn => pfn,
@@ -108,28 +52,28 @@ fn removed(returned: &impl Returned, shape: Shape) -> u64 {
 }
 
 #[inline(always)]
-fn decode(leaf: Leaf, returned: &impl Returned, shape: Shape) -> Option<Call> {
+fn decode(leaf: Leaf, returned: &impl At, shape: Shape) -> Option<Call> {
     let status = Status(returned.ret());
     let failed = !status.is_success();
     let pfn = match shape.page {
         NO_ARGUMENT if matches!(leaf, Leaf::MemPageRemove) && !failed => removed(returned, shape),
         NO_ARGUMENT => PFN_UNKNOWN,
         n => {
-            let page = returned.arg(n)?;
+            let page = returned.position(n)?;
             if shape.flags & Shape::PFN != 0 { page } else { config::pfn_of(page) }
         }
     };
     let gfn = match shape.gpa {
         NO_ARGUMENT => 0,
-        n => returned.arg(n)? >> 12,
+        n => returned.position(n)? >> 12,
     };
     let level = match shape.level {
         NO_ARGUMENT => Level::L4K,
-        n => shape.to_level(returned.arg(n)? & 0xff)?,
+        n => shape.to_level(returned.position(n)? & 0xff)?,
     };
     let hkid = match shape.hkid {
         NO_ARGUMENT => 0,
-        n => returned.arg(n)? as u16,
+        n => returned.position(n)? as u16,
     };
     Some(Call {
         tdr: root_page(returned, shape.td, config::tdr_page_offset())?,
@@ -148,7 +92,7 @@ fn decode(leaf: Leaf, returned: &impl Returned, shape: Shape) -> Option<Call> {
 }
 
 #[inline(always)]
-fn returned(leaf: Leaf, returned: &impl Returned) -> Option<()> {
+fn returned(leaf: Leaf, returned: &impl At) -> Option<()> {
     let counters = counters()?;
     let Some(call) = decode(leaf, returned, config::shape(leaf)) else {
         // SAFETY: points into this CPU's counters.
@@ -179,13 +123,7 @@ fn returned(leaf: Leaf, returned: &impl Returned) -> Option<()> {
 /// Keeps the arguments of a probed function for the probe at its return.
 #[inline(always)]
 fn entered(ctx: &ProbeContext) {
-    let mut args = [0; 6];
-    let mut n = 0;
-    while n < 6 {
-        args[n] = ctx.arg::<u64>(n).unwrap_or(0);
-        n += 1;
-    }
-    if CALLS.insert(bpf_get_current_pid_tgid(), args, u64::from(BPF_ANY)).is_err()
+    if CALLS.insert(bpf_get_current_pid_tgid(), arguments(ctx), u64::from(BPF_ANY)).is_err()
         && let Some(counters) = counters()
     {
         // SAFETY: points into this CPU's counters.
@@ -212,7 +150,7 @@ fn probed(leaf: Leaf, ctx: &RetProbeContext) {
     // SAFETY: the value is copied at once; this thread alone writes it.
     let Some(args) = (unsafe { CALLS.get(thread) }).copied() else { return };
     let _ = CALLS.remove(thread);
-    returned(leaf, &Probed { ctx, args });
+    returned(leaf, &Probed::new(ctx, args));
 }
 
 macro_rules! seamcalls {
@@ -220,7 +158,7 @@ macro_rules! seamcalls {
         #[fexit]
         pub fn $fexit(ctx: FExitContext) -> i32 {
             debug!(&ctx, "{} returned", stringify!($fexit));
-            returned(Leaf::$leaf, &Fexit(&ctx));
+            returned(Leaf::$leaf, &ctx);
             0
         }
 

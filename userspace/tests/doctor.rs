@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 
 use septwatch::{
     commands::{
-        doctor::{Args, DoctorError, Report, write_to},
+        doctor::{Args, Comparison, DoctorError, Report, write_to},
         exit,
     },
     hooks::host::{Memory, Tdx},
@@ -27,7 +27,7 @@ fn every_tdx_kernel_can_be_watched() {
             "6.17" => assert_eq!(names, ["kvm_gmem_fault_user_mapping"]),
             _ => assert_eq!(names, [""; 0], "Linux {release}"),
         }
-        assert_eq!(write_to(&Args { json: false, btf: Some(fixture(release)) }, &mut Vec::new()).unwrap(), 0);
+        assert_eq!(write_to(&Args { json: false, btf: vec![fixture(release)] }, &mut Vec::new()).unwrap(), 0);
     }
 }
 
@@ -82,7 +82,7 @@ fn a_damaged_module_is_named() {
 fn unusable_folders_are_input_errors() {
     let dir = tempfile::tempdir().unwrap();
     let of =
-        |dir: &Path| write_to(&Args { json: true, btf: Some(dir.to_owned()) }, &mut Vec::new()).unwrap_err();
+        |dir: &Path| write_to(&Args { json: true, btf: vec![dir.to_owned()] }, &mut Vec::new()).unwrap_err();
     let error = of(dir.path());
     assert!(matches!(error, DoctorError::Btf(_)));
     assert_eq!(error.to_string(), format!("--btf: {}/vmlinux: there is no such file", dir.path().display()));
@@ -109,7 +109,7 @@ fn the_running_host_is_told_as_it_is() {
         assert!(!report.verdict.can_watch);
         assert!(report.verdict.problems.iter().all(|problem| !problem.help.is_empty()));
         let mut out = Vec::new();
-        assert_eq!(write_to(&Args { json: true, btf: None }, &mut out).unwrap(), exit::HOST);
+        assert_eq!(write_to(&Args { json: true, btf: Vec::new() }, &mut out).unwrap(), exit::HOST);
         assert_eq!(out.iter().filter(|byte| **byte == b'\n').count(), 1, "one line");
     }
     let json = serde_json::to_value(&report).unwrap();
@@ -117,4 +117,22 @@ fn the_running_host_is_told_as_it_is() {
         assert!(json.get(key).is_some(), "{key}");
     }
     assert!(!json.to_string().contains("address\":"), "the report must not tell where the kernel lies");
+}
+
+/// What changed between the kernels is told where it changed, and nothing else is.
+#[test]
+fn several_kernels_are_compared() {
+    let dirs: Vec<_> = ["6.17", "6.18", "6.19", "7.1", "7.3"].map(fixture).to_vec();
+    let compared = Comparison::of(&dirs).unwrap();
+    assert!(compared.can_watch());
+    let variants = |name: &str| {
+        let difference = compared.different.iter().find(|difference| difference.name == name).unwrap();
+        difference.variants.iter().map(|variant| variant.kernels.len()).collect::<Vec<_>>()
+    };
+    assert_eq!(variants("tdh_mem_page_aug"), [4, 1], "a pfn and a pg_level in 7.3");
+    assert_eq!(variants("tdx_sept_remove_private_spte"), [2, 2, 1], "a pfn, the mirror SPTE, both entries");
+    assert!(compared.same.contains(&"tdh_mem_track") && compared.same.contains(&"mm_page_free"));
+    let mut out = Vec::new();
+    assert_eq!(write_to(&Args { json: false, btf: dirs }, &mut out).unwrap(), exit::OK);
+    assert!(String::from_utf8(out).unwrap().contains("6.17 6.18 6.19 7.1"));
 }

@@ -1,13 +1,15 @@
 //! `septwatch doctor`: what this host allows, hook by hook, and which detection is lost where. It gathers and
 //! judges; how that reads is in `render`. It changes nothing on the host beyond the moment of trying a program.
 
+mod compare;
 mod render;
 
 use std::{
-    io,
+    fmt, io,
     path::{Path, PathBuf},
 };
 
+pub use compare::Comparison;
 use serde::Serialize;
 
 use crate::commands::exit;
@@ -27,9 +29,9 @@ pub struct Args {
     #[arg(long)]
     pub json: bool,
     /// Plan for a kernel that is not running, from its BTF in DIR: files vmlinux, kvm and kvm_intel, named as in
-    /// /sys/kernel/btf, with or without `.btf`.
-    #[arg(long, value_name = "DIR")]
-    pub btf: Option<PathBuf>,
+    /// /sys/kernel/btf, with or without `.btf`. For several kernels, also what differs between them.
+    #[arg(long, value_name = "DIR", num_args = 1..)]
+    pub btf: Vec<PathBuf>,
 }
 
 /// Doctor cannot say anything.
@@ -150,18 +152,28 @@ pub fn run(args: &Args) -> Result<u8, DoctorError> {
 /// # Errors
 /// As [`run`].
 pub fn write_to(args: &Args, out: &mut impl io::Write) -> Result<u8, DoctorError> {
-    let report = match &args.btf {
-        Some(dir) => Report::of_btf(dir)?,
-        None => Report::of_host(),
+    let can_watch = match args.btf.as_slice() {
+        [] => show(args, &Report::of_host(), |report| report.verdict.can_watch, out)?,
+        [dir] => show(args, &Report::of_btf(dir)?, |report| report.verdict.can_watch, out)?,
+        dirs => show(args, &Comparison::of(dirs)?, Comparison::can_watch, out)?,
     };
+    Ok(if can_watch { exit::OK } else { exit::HOST })
+}
+
+fn show<R: Serialize + fmt::Display>(
+    args: &Args,
+    report: &R,
+    can_watch: impl FnOnce(&R) -> bool,
+    out: &mut impl io::Write,
+) -> io::Result<bool> {
     if args.json {
-        serde_json::to_writer(&mut *out, &report).map_err(io::Error::from)?;
+        serde_json::to_writer(&mut *out, report)?;
         writeln!(out)?;
     } else {
         write!(out, "{report}")?;
     }
     out.flush()?;
-    Ok(if report.verdict.can_watch { exit::OK } else { exit::HOST })
+    Ok(can_watch(report))
 }
 
 impl Report {
