@@ -19,7 +19,7 @@ use super::{
 /// All hooks on one kernel.
 #[derive(Clone, Debug, Serialize)]
 pub struct Plan {
-    /// In the order of [`HOOKS`].
+    /// In the order of [`super::table::HOOKS`].
     pub hooks: Vec<Hook>,
     /// Offsets that the programs need.
     pub offsets: Offsets,
