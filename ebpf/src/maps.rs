@@ -72,7 +72,7 @@ pub static COUNTERS: PerCpuArray<Counters, 1> = PerCpuArray::new();
 
 /// Lifecycle and violations: these wake the reader at once.
 #[btf_map]
-pub static VITAL: RingBuf<ViolationEvent, { 1 << 20 }> = RingBuf::new();
+pub static VITAL: RingBuf<ViolationEvent, { 1 << 22 }> = RingBuf::new();
 /// Page records, for recordings: read on a timer.
 #[btf_map]
 pub static PAGES: RingBuf<SeamcallOk, { 1 << 22 }> = RingBuf::new();

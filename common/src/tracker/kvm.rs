@@ -11,19 +11,22 @@ use crate::{
 
 /// KVM called the VM of this TD bugged. True: `out` holds the violation, with the SEAMCALL that failed last.
 ///
-/// KVM says so once for a VM; what fails on it afterwards it does not tell.
+/// KVM says so once for a VM; what fails on it afterwards it does not tell. A TD that is over (its TDR is reclaimed), or
+/// that began before septwatch, is named by the frame of its TDR only.
 #[inline(always)]
 pub fn vm_bugged<S: Store>(s: &mut S, tdr: u64, now_ns: u64, out: &mut Finding) -> bool {
-    let Some(td) = s.td(tdr) else { return false };
-    let Some(record) = s.record(td) else { return false };
-    if record.bugged_ns != 0 {
-        return false;
+    let td = s.td(tdr).unwrap_or(0);
+    match s.record(td) {
+        Some(record) if record.bugged_ns != 0 => return false,
+        Some(record) => {
+            record.bugged_ns = now_ns;
+            out.zap.failed_ns = record.failed_ns;
+            out.zap.failed_status = record.failed_status;
+            out.zap.failed_leaf = record.failed_leaf;
+            out.frames = record.lent();
+        }
+        None => out.pfn = tdr,
     }
-    record.bugged_ns = now_ns;
-    out.zap.failed_ns = record.failed_ns;
-    out.zap.failed_status = record.failed_status;
-    out.zap.failed_leaf = record.failed_leaf;
-    out.frames = record.lent();
     found(s, Violation::VmBugged, td, out)
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     io::Write,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -66,10 +67,18 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
     kernel.record_pages(args.all_events)?;
     say_opened(&opened, kernel.is_pinned());
     let mut session = Session::new(kernel)?;
-    // Before it is said that all is watched: there are hundreds of thousands, and whose stack is to be named may be gone
-    // before they are read.
-    let symbols = KernelSymbols::running();
     let Opened { hooks, attached, taken_over, .. } = opened;
+    // There are hundreds of thousands. Who takes over has no time for them: records may be waiting, and go out with
+    // addresses until they are read. Else they are there before it is said that all is watched.
+    let symbols = Arc::new(OnceLock::new());
+    let reader = std::thread::spawn({
+        let symbols = Arc::clone(&symbols);
+        move || symbols.set(KernelSymbols::running())
+    });
+    if !taken_over {
+        // A reader that died leaves the addresses.
+        let _ = reader.join();
+    }
     if args.json {
         let start = json!({"type": "start", "hooks": hooks, "attached": attached, "taken_over": taken_over});
         writeln!(out, "{start}")?;
@@ -109,9 +118,10 @@ fn say_opened(opened: &Opened, pinned: bool) {
 async fn follow(
     args: &Args,
     session: &mut Session,
-    symbols: &KernelSymbols,
+    symbols: &OnceLock<KernelSymbols>,
     out: &mut dyn Write,
 ) -> Result<()> {
+    let none = KernelSymbols::default();
     let ring = watching::readiness(session.kernel().wake_up()?)?;
     let mut interrupts = Interrupts::new()?;
     let mut tick = time::interval(Duration::from_millis(100));
@@ -129,6 +139,7 @@ async fn follow(
             () = interrupts.received() => true,
         };
         let mut written = Ok(());
+        let symbols = symbols.get().unwrap_or(&none);
         // A record leaves the ring when this returns: it must be out by then, for this process may be killed.
         session.pump(|event, verdict| {
             if written.is_err() {

@@ -2,7 +2,7 @@
 
 use septwatch::model::store::Ledger;
 use septwatch_common::{
-    Leaf, Level, State, Violation,
+    Leaf, Level, State, Suspect, Violation,
     tracker::{self, Finding, Store},
     zap::Zap,
 };
@@ -82,7 +82,12 @@ fn a_vm_is_bugged_once_and_by_the_seamcall_that_failed() {
     assert_eq!((out.violation, out.zap.failed_status), (Violation::VmBugged, BUSY));
     assert_eq!(out.zap.failed_leaf, Leaf::MemRangeBlock as u8);
     assert!(!tracker::vm_bugged(&mut ledger, TDR, 60, &mut out), "once");
-    assert!(!tracker::vm_bugged(&mut ledger, TDR + 1, 60, &mut out), "a VM that is not known");
+    let mut out = Finding::NONE;
+    assert!(
+        tracker::vm_bugged(&mut ledger, TDR + 1, 60, &mut out),
+        "a TD that is not known, or not any more"
+    );
+    assert_eq!((out.td, out.pfn, out.suspect), (0, TDR + 1, Suspect::OUTSIDE));
 }
 
 #[test]

@@ -70,7 +70,7 @@ impl Machine {
             Emulator::Bochs(bochs) => {
                 write(folder, "msrs.def", MSRS)?;
                 write(folder, "bochsrc", &configuration(bochs, &boot.cd, cpus))?;
-                let mut command = Command::new(&bochs.program);
+                let mut command = ends_with_us(&bochs.program);
                 command.args(["-q", "-f", "bochsrc"]);
                 command
             }
@@ -129,6 +129,13 @@ impl Machine {
         run::quiet(Command::new("tar").arg("-C").arg(to).arg("-xf").arg(self.folder.join("out.img")))?;
         Ok(())
     }
+}
+
+/// An emulator that the kernel ends with the thread that runs it, also where that has no time to (SIGKILL, SIGTERM).
+pub fn ends_with_us(program: &Path) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+    command
 }
 
 fn write(folder: &Path, name: &str, text: &str) -> Result<()> {

@@ -1,10 +1,12 @@
 //! A quicker machine for what needs no TD: QEMU, which emulates every CPU (TCG) and with it AMD's SVM, but no VMX.
 
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::Result;
 
 use super::guest::Boot;
+use super::machine::ends_with_us;
 use crate::setup::packages;
 
 const PROGRAM: &str = "qemu-system-x86_64";
@@ -22,7 +24,7 @@ pub fn ensure() -> Result<()> {
 
 /// The machine: the same two disks and the same console as Bochs gives, but no boot loader is needed.
 pub fn command(boot: &Boot, cpus: u32) -> Command {
-    let mut command = Command::new(PROGRAM);
+    let mut command = ends_with_us(Path::new(PROGRAM));
     command.args(["-accel", "tcg,thread=multi", "-machine", "pc", "-cpu", "max", "-m", MEMORY]);
     command
         .args(["-smp", &cpus.to_string()])
