@@ -14,7 +14,7 @@
 #include "softtdx.h"
 
 #define CALLS	65536
-#define FRAMES	32768
+#define FRAMES	131072
 
 struct call_record {
 	u64 ns;
