@@ -26,6 +26,7 @@ mod selftests;
 mod source;
 mod tcg;
 mod timeline;
+mod width;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::place;
+use super::{place, width};
 use crate::apt::{Index, Private};
 use crate::run;
 use crate::setup::packages;
@@ -35,7 +35,10 @@ const CONFIGURE: [&str; 13] = [
     "--enable-configurable-msrs",
 ];
 
-/// Bochs emulates 40 bits of physical address; a TD with 4-level paging wants 48 (KVM checks it in INIT_VM).
+/// Bits of physical address that a TD with 4-level paging wants (KVM checks it in INIT_VM).
+const WIDTH: u8 = 48;
+
+/// Bochs emulates 40 where nobody asks for more.
 const ADDRESS_WIDTH: (&str, &str) = ("define BX_PHY_ADDRESS_WIDTH 40", "define BX_PHY_ADDRESS_WIDTH 48");
 
 /// A Bochs that can be the lab's machine.
@@ -51,7 +54,7 @@ pub struct Bochs {
 /// It cannot be fetched or built, or a package is missing that cannot be installed.
 pub fn ensure() -> Result<Bochs> {
     let _lock = place::alone("machine")?;
-    if let Some(bochs) = on_path() {
+    if let Some(bochs) = on_path()? {
         return Ok(bochs);
     }
     let known = place::folder("bochs")?;
@@ -72,18 +75,33 @@ pub fn ensure() -> Result<Bochs> {
     Ok(bochs)
 }
 
-/// The distribution's own, if it is new enough and its BIOS images are where its package puts them.
-fn on_path() -> Option<Bochs> {
+/// The one on PATH, if it is new and wide enough and its BIOS images are where the distribution's packages put them.
+fn on_path() -> Result<Option<Bochs>> {
     let text = |arguments: &[&str]| {
         let output = Command::new("bochs").args(arguments).output().ok()?;
         Some(String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
     };
-    let version = major_version(&text(&["--help"])?)?;
-    let models = text(&["--help", "cpu"])?;
+    let Some(version) = text(&["--help"]).as_deref().and_then(major_version) else { return Ok(None) };
+    let models = text(&["--help", "cpu"]).unwrap_or_default();
     let bios = PathBuf::from("/usr/share/bochs/BIOS-bochs-latest");
     let vga_bios = PathBuf::from("/usr/share/vgabios/vgabios.bin");
-    let suitable = version >= OLDEST && models.contains(CPU_MODEL) && bios.is_file() && vga_bios.is_file();
-    suitable.then(|| Bochs { program: "bochs".into(), bios, vga_bios })
+    if version < OLDEST || !models.contains(CPU_MODEL) || !bios.is_file() || !vga_bios.is_file() {
+        return Ok(None);
+    }
+    let bochs = Bochs { program: "bochs".into(), bios, vga_bios };
+    Ok(match width::ask(&bochs)? {
+        Some(bits) if bits >= WIDTH => Some(bochs),
+        bits => {
+            let bits = bits.map_or("an unknown number of".to_owned(), |bits| bits.to_string());
+            note(
+                "machine",
+                format_args!(
+                    "the Bochs on PATH emulates {bits} bits of physical address, {WIDTH} are needed"
+                ),
+            );
+            None
+        }
+    })
 }
 
 /// From `Bochs x86 Emulator 3.0` in the banner.

@@ -25,7 +25,7 @@ pub const TSC_KHZ: u32 = IPS / 1000;
 const MEMORY: u32 = 1024;
 
 /// A cylinder of 16 heads and 63 sectors: Bochs wants disks of whole ones.
-const CYLINDER: u64 = 16 * 63 * 512;
+pub const CYLINDER: u64 = 16 * 63 * 512;
 const OUT_CYLINDERS: u64 = 256;
 
 /// The console says this when the second disk holds all that is to come out.
@@ -144,7 +144,7 @@ fn write(folder: &Path, name: &str, text: &str) -> Result<()> {
 }
 
 /// An emulator that does not outlive what started it.
-struct Killed(Child);
+pub struct Killed(pub Child);
 
 impl Drop for Killed {
     fn drop(&mut self) {
