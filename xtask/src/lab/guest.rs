@@ -17,7 +17,8 @@ use crate::{build, run, setup};
 /// The target under which programs for a machine are linked statically.
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
-/// Runs `/in/run` and leaves `/out` on the second disk. `septwatch` writes there too.
+/// Runs `/in/run` and leaves `/out` on the second disk. `septwatch` writes there too. The kernel looks at both disks'
+/// controllers at once, and may name either first: the one that is an archive is that to read.
 const INIT: &str = "\
 #!/bin/busybox sh
 /bin/busybox mkdir -p /bin /proc /sys /dev /tmp /run /in /out
@@ -47,14 +48,17 @@ if [ -d /qemu ]; then
   done
   mkdir -p /qemu/tmp
 fi
-tar -xf /dev/sda -C /in || echo 'LAB: the first disk is no archive'
+for tenth in $(seq 100); do [ -b /dev/sda ] && [ -b /dev/sdb ] && break; usleep 100000; done
+disk=/dev/sda out=/dev/sdb
+tar -tf $disk ./run >/dev/null 2>&1 || { disk=/dev/sdb; out=/dev/sda; }
+tar -xf $disk -C /in || echo 'LAB: neither disk is the archive'
 cd /tmp
 sh /in/run
 dmesg > /out/dmesg
 for file in state owned frames calls inject; do
   cat /sys/kernel/debug/softtdx/$file > /out/$file 2>/dev/null
 done
-tar -cf /dev/sdb -C /out . && sync
+tar -cf $out -C /out . && sync
 echo
 echo LAB-DONE
 sleep 1000
