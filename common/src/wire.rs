@@ -8,7 +8,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::zap::Zap;
 
 /// Version of the layouts in this file.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 
 /// What an event is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +96,11 @@ pub struct SeamcallOk {
     pub hkid: u16,
     /// Thread.
     pub tid: u32,
+    /// From the entry of the kernel's function to its return, in ns; 0 where nobody asked for latencies, and
+    /// [`u32::MAX`] (4.3 s) for anything longer.
+    pub took_ns: u32,
+    /// Fills up.
+    pub zero: u32,
 }
 
 /// A SEAMCALL did not succeed. Page record.
@@ -265,8 +270,8 @@ pub struct ViolationEvent {
 const _: () = {
     assert!(size_of::<Header>() == 24);
     assert!(size_of::<TdLife>() == 24 + 64);
-    assert!(size_of::<SeamcallOk>() == 24 + 32);
-    assert!(size_of::<SeamcallErr>() == 24 + 32 + 24);
+    assert!(size_of::<SeamcallOk>() == 24 + 40);
+    assert!(size_of::<SeamcallErr>() == 24 + 40 + 24);
     assert!(size_of::<Frame>() == 24 + 16);
     assert!(size_of::<VmLife>() == 24 + 24 + 16 + 16);
     assert!(size_of::<LetGo>() == 40);

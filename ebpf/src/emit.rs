@@ -180,6 +180,8 @@ pub fn seamcall(leaf: Leaf, call: &Call) {
         level: call.level as u8,
         hkid: call.hkid,
         tid: task.tid,
+        took_ns: 0,
+        zero: 0,
     };
     // Nobody waits for these: the reader comes by on a timer.
     let flags = u64::from(BPF_RB_NO_WAKEUP);
