@@ -64,8 +64,9 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
     let start = Instant::now();
     let (mut kernel, opened) = open::live(&Options { kprobes: args.kprobes, ..args.watching.options() })?;
     let _rest_of_log = args.watching.logger(kernel.ebpf(), runtime.handle())?;
-    kernel.record_pages(args.all_events)?;
-    say_opened(&opened, kernel.is_pinned());
+    let latency = args.watching.latency;
+    kernel.record_pages(args.all_events || latency)?;
+    say_opened(&opened, kernel.is_pinned(), latency);
     let mut session = Session::new(kernel)?;
     let Opened { hooks, attached, taken_over, .. } = opened;
     // There are hundreds of thousands. Who takes over has no time for them: records may be waiting, and go out with
@@ -101,13 +102,18 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
 }
 
 /// What somebody should know of how the programs came to run, on standard error.
-fn say_opened(opened: &Opened, pinned: bool) {
+fn say_opened(opened: &Opened, pinned: bool, latency: bool) {
     for (hook, error) in &opened.not_attached {
         eprintln!("septwatch: without {hook}: {}", crate::commands::told(error));
     }
     if opened.replaced {
         eprintln!(
             "septwatch: a ledger that this version cannot take over was running, and was removed: TDs that run already are not in the new one"
+        );
+    }
+    if latency && !opened.latency {
+        eprintln!(
+            "septwatch: --latency: the programs that run were attached by another process without it, and measure nothing: there are no latencies"
         );
     }
     if !pinned {
@@ -142,7 +148,8 @@ async fn follow(
         let symbols = symbols.get().unwrap_or(&none);
         // A record leaves the ring when this returns: it must be out by then, for this process may be killed.
         session.pump(|event, verdict| {
-            if written.is_err() {
+            // With --latency, calls come only to be measured.
+            if written.is_err() || !(args.all_events || event.is_vital()) {
                 return;
             }
             let time_ns = event.header().time_ns;
@@ -179,9 +186,9 @@ fn last_words(
     standing: &Standing,
     out: &mut dyn Write,
 ) -> Result<()> {
-    let windows = &session.model().windows;
+    let (windows, latencies) = (&session.model().windows, &session.model().latencies);
     if args.json {
-        let mut end = json!({"type": "end", "violations": total, "windows": windows});
+        let mut end = json!({"type": "end", "violations": total, "windows": windows, "latencies": latencies});
         if let Some(end) = end.as_object_mut() {
             end.extend(json::standing(standing));
         }
@@ -196,7 +203,7 @@ fn last_words(
             vital.lost,
             if vital.earlier == 0 { String::new() } else { format!(" + {} received before", vital.earlier) }
         )?;
-        for line in lines::windows(windows) {
+        for line in lines::windows(windows).into_iter().chain(lines::latencies(latencies)) {
             writeln!(out, "{line}")?;
         }
         if standing.missed_releases != 0 {
