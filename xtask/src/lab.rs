@@ -12,6 +12,7 @@ pub mod floor;
 mod frames;
 mod guest;
 mod kernel;
+mod latencies;
 mod machine;
 mod machines;
 mod matrix;

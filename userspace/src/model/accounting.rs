@@ -4,8 +4,6 @@
 //! produced = received + lost for each stream, once nothing is under way; and a gap in a CPU's numbers is where the
 //! loss happened.
 
-use std::collections::HashMap;
-
 use septwatch_common::config::{Counters, Produced};
 use serde::Serialize;
 
@@ -27,8 +25,8 @@ pub struct Accounting {
     pub vital: Stream,
     /// Page records.
     pub pages: Stream,
-    /// Records that arrived of each CPU, by whether they are vital: as many of the kernel's numbers are accounted for.
-    next: HashMap<(u16, bool), u64>,
+    /// Of each CPU and stream, how many of the kernel's numbers are accounted for; none before the first record.
+    next: Vec<[Option<u64>; 2]>,
     /// By CPU and stream, what was numbered and lost before this process took over.
     before: Vec<[Produced; 2]>,
     /// Of the records that arrived, those that were numbered before.
@@ -74,7 +72,11 @@ impl Accounting {
         self.backlog[at] += u64::from(header.seq < self.before(header.cpu, at));
         // Of a CPU's numbers before the first that arrives, another process knows.
         let first = if self.before.is_empty() { 0 } else { header.seq };
-        let next = self.next.entry((header.cpu, vital)).or_insert(first);
+        let cpu = usize::from(header.cpu);
+        if self.next.len() <= cpu {
+            self.next.resize(cpu + 1, [None; 2]);
+        }
+        let next = self.next[cpu][at].get_or_insert(first);
         let stream = if vital { &mut self.vital } else { &mut self.pages };
         stream.received += 1;
         // An interrupt's record can be numbered after, and arrive before, the one that it interrupted.

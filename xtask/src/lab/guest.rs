@@ -64,7 +64,7 @@ echo LAB-DONE
 sleep 1000
 ";
 
-/// What `/in/run` is for a scenario: septwatch watches, the VMM runs the script.
+/// What `/in/run` is for a scenario: septwatch watches, with these `$options`, the VMM runs the script.
 pub const RUN_SCENARIO: &str = "\
 # With a VMM that is not the lab's, the system calls that take pages from a TD are worth knowing.
 if [ -d /qemu ]; then
@@ -79,7 +79,7 @@ if [ -d /qemu ]; then
 fi
 watcher=
 if [ -x /bin/septwatch ]; then
-  septwatch watch --json >/out/septwatch.json 2>/out/septwatch.err &
+  septwatch watch --json $options >/out/septwatch.json 2>/out/septwatch.err &
   watcher=$!
   for second in $(seq 400); do
     grep -q '\"type\":\"start\"' /out/septwatch.json && break

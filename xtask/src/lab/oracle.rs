@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use super::frames::Frames;
+use super::latencies;
 use super::scenario::Expectation;
 
 /// One thing that was compared.
@@ -56,16 +57,19 @@ const SEPTWATCH: &str = "septwatch";
 /// What a kernel log must not hold when nothing is expected of it.
 pub const COMPLAINTS: [&str; 6] = ["WARNING:", "BUG:", "Oops", "SEAMCALL", "Call Trace", "KVM_BUG"];
 
-/// All comparisons for the files of a machine that ran one scenario.
+/// All comparisons for the files of a machine that ran one scenario, in which septwatch measured `latency` or did not.
 ///
 /// # Errors
 /// A file is missing: the machine did not get as far as it said.
-pub fn judge(folder: &Path, expected: &Expectation) -> Result<Vec<Finding>> {
+pub fn judge(folder: &Path, expected: &Expectation, latency: bool) -> Result<Vec<Finding>> {
     let read = |name: &str| read(folder, name);
     let mut findings = compare(folder, expected)?;
     findings.push(exit_code(folder)?);
     if folder.join(JSON).is_file() {
         findings.push(whole(&read(JSON)?));
+        if latency {
+            findings.push(latencies::measured(&read("calls")?, &read(JSON)?));
+        }
         // 0: nothing wrong was seen, 1: a violation was.
         let code = read("septwatch.code")?.trim().to_owned();
         let wanted = if expected.verdicts.is_empty() { "0" } else { "1" };

@@ -196,12 +196,13 @@ fn boot(
 }
 
 fn one(job: &Job<'_>, scenario: &Scenario, wanted: Wanted) -> Result<Verdict> {
-    let run = scenario.agents.map_or_else(|| RUN_SCENARIO.to_owned(), Agents::script);
+    let options = if scenario.latency { "options=--latency\n" } else { "" };
+    let run = scenario.agents.map_or_else(|| format!("{options}{RUN_SCENARIO}"), Agents::script);
     let limits = (scenario.cpus, scenario.seconds);
     let ran = boot(job, wanted, &scenario.name, &run, &scenario.script, limits, |_| ())?;
     let judged = match &ran.why {
         Some(why) => Err(why.clone()),
-        None => oracle::judge(&ran.out(), scenario.expected(&job.image.name))
+        None => oracle::judge(&ran.out(), scenario.expected(&job.image.name), scenario.latency)
             .map_err(|error| format!("{error:#}")),
     };
     let mut verdict = verdict(job, &scenario.name, judged, ran.folder.path())?;

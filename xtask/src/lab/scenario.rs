@@ -34,6 +34,9 @@ pub struct Scenario {
     pub seconds: u64,
     /// septwatch is killed meanwhile.
     pub agents: Option<Agents>,
+    /// septwatch measures how long SEAMCALLs take.
+    #[serde(default)]
+    pub latency: bool,
     /// For the lab's VMM.
     pub script: String,
     pub expect: Expectation,
@@ -118,7 +121,7 @@ impl Scenario {
     /// Can one machine run it along with others?
     pub fn shares(&self) -> bool {
         let usual = (self.machine, self.vmm) == (Kind::default(), Vmm::default());
-        usual && self.cpus == 1 && self.agents.is_none()
+        usual && self.cpus == 1 && self.agents.is_none() && !self.latency
     }
 
     /// Is it made for this kernel? A tree by path counts as the newest.
