@@ -13,6 +13,7 @@ use thiserror::Error;
 use super::{
     State,
     follow::Follow,
+    frame::MAGIC,
     header::{Clock, End, Header, Why},
     recorder::Block,
     writer::{Packed, Packer, Writer},
@@ -139,8 +140,8 @@ impl Files {
         files.follow = Some(Follow::new(&files.header, &files.state));
         // Not only when it is too late.
         let probe = files.next_path();
-        let made = OpenOptions::new().write(true).create_new(true).open(&probe);
-        made.and_then(|_| fs::remove_file(&probe)).map_err(|source| FileError::File { path: probe, source })?;
+        let made = make(&probe).and_then(|_| fs::remove_file(&probe));
+        made.map_err(|source| FileError::File { path: probe, source })?;
         Ok(files)
     }
 
@@ -203,9 +204,8 @@ impl Files {
         };
         let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
         let entries = fs::read_dir(folder.unwrap_or(Path::new("."))).into_iter().flatten().flatten();
-        let mut earlier: Vec<_> = entries
-            .filter_map(|entry| number(&entry.path()).map(|number| (number, entry.path())))
-            .collect();
+        let mut earlier: Vec<_> =
+            entries.filter_map(|entry| number(&entry.path()).map(|number| (number, entry.path()))).collect();
         earlier.sort();
         earlier
     }
@@ -213,11 +213,11 @@ impl Files {
     fn open(&mut self, mut header: Header, state: &State) -> Result<(), (PathBuf, io::Error)> {
         let path = self.next_path();
         header.part = self.part;
-        // A recording is not to vanish because a command was typed twice.
-        let opened = OpenOptions::new().write(true).create_new(true).open(&path);
-        let begun =
-            opened.and_then(|file| Ok((Writer::begin(file, &mut self.packer, &header, state)?, path.clone())));
-        let (writer, path) = begun.map_err(|source| (path, source))?;
+        let begun = make(&path).and_then(|file| Writer::begin(file, &mut self.packer, &header, state));
+        let writer = match begun {
+            Ok(writer) => writer,
+            Err(source) => return Err((path, source)),
+        };
         self.part += 1;
         self.written.files.push(path.clone());
         self.open = Some(Open { writer, path, since: Instant::now() });
@@ -227,7 +227,8 @@ impl Files {
     /// The next file begins with what is known by now.
     fn open_next(&mut self) {
         let follow = self.follow.as_ref();
-        let (before, state) = follow.map_or_else(|| (self.header.before.clone(), self.state.clone()), Follow::state);
+        let (before, state) =
+            follow.map_or_else(|| (self.header.before.clone(), self.state.clone()), Follow::state);
         let header = Header { clock: Clock::now(), before, ..self.header.clone() };
         if let Err((path, error)) = self.open(header, &state) {
             self.written.failed = Some(format!("{}: {error}", path.display()));
@@ -388,6 +389,26 @@ impl Files {
         self.close(end);
         self.written
     }
+}
+
+/// Makes a file, or empties one that is a recording: any other was not meant.
+fn make(path: &Path) -> io::Result<File> {
+    match OpenOptions::new().write(true).create_new(true).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        made => return made,
+    }
+    let file = OpenOptions::new().read(true).write(true).open(path)?;
+    if file.metadata()?.is_file() {
+        let mut begin = Vec::new();
+        io::Read::read_to_end(&mut io::Read::take(&file, MAGIC.len() as u64), &mut begin)?;
+        if !begin.is_empty() && begin != MAGIC {
+            let why = "the file is there, and is no recording: it is not replaced";
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, why));
+        }
+        file.set_len(0)?;
+        io::Seek::rewind(&mut &file)?;
+    }
+    Ok(file)
 }
 
 /// A file's name before and from its last dot.

@@ -24,12 +24,7 @@ impl Follow {
     pub fn new(header: &Header, state: &State) -> Self {
         let mut model = Model::default();
         let _ = (header, state, &mut model);
-        Self {
-            model,
-            decompressor: Decompressor::new().ok(),
-            decoder: Decoder::default(),
-            raw: Vec::new(),
-        }
+        Self { model, decompressor: Decompressor::new().ok(), decoder: Decoder::default(), raw: Vec::new() }
     }
 
     /// Takes records in. They are our own, of this version.

@@ -1,7 +1,8 @@
 //! Frames: the units in which a recording is written, checked and read. See the room's own page for the bytes.
 
 use zerocopy::{
-    FromBytes, Immutable, IntoBytes, KnownLayout, little_endian::{U16, U32, U64},
+    FromBytes, Immutable, IntoBytes, KnownLayout,
+    little_endian::{U16, U32, U64},
 };
 
 /// How a file begins: not ASCII, so that a text-mode copy shows at once, as in PNG.

@@ -16,7 +16,7 @@ use zerocopy::IntoBytes as _;
 use super::{
     codec::Encoder,
     files::{FileError, Files, Written},
-    header::{Counted, End, Note, What},
+    header::{End, Note, What},
 };
 use crate::source::event::Event;
 
@@ -167,9 +167,8 @@ impl Recorder {
     }
 
     /// Ends the recording, and says what came of it.
-    pub fn finish(mut self, mut end: End, counted: Option<Counted>) -> Written {
+    pub fn finish(mut self, mut end: End) -> Written {
         self.flush();
-        end.counted = counted;
         end.unwritten += self.dropped;
         // The thread is there until the sender is gone.
         let _ = self.sender.send(Job::End(end));

@@ -56,24 +56,103 @@ macro_rules! layout {
 /// The layouts of this version.
 pub fn current() -> Vec<Layout> {
     vec![
-        layout!(TdLife, TdLife, [
-            header.time_ns, header.seq, header.tgid, header.cpu, header.kind, header.version,
-            tdr, cgroup, lent, id, tid, suspect, td, hkid, life, zero, comm,
-        ]),
-        layout!(VmLife, VmLife, [
-            header.time_ns, header.seq, header.tgid, header.cpu, header.kind, header.version,
-            tdr, bugged_ns, lent, id, tid, stage, zero, comm,
-        ]),
-        layout!(Violation, ViolationEvent, [
-            header.time_ns, header.seq, header.tgid, header.cpu, header.kind, header.version,
-            pfn, gfn, line,
-            zap.begun_ns, zap.failed_ns, zap.failed_status, zap.ext_err1, zap.ext_err2, zap.pfn, zap.epoch, zap.closed,
-            zap.failed_leaf, zap.progress, zap.busy, zap.busy_leaf, zap.level, zap.zero,
-            released_ns, invalidation_ns,
-            let_go.time_ns, let_go.inode, let_go.index, let_go.references, let_go.tid, let_go.op, let_go.zero,
-            frames, tdr, cgroup, td_id, tid, suspect, td, other, violation, hook, kernel_frames, user_frames, zero,
-            comm, kernel_stack, user_stack,
-        ]),
+        layout!(
+            TdLife,
+            TdLife,
+            [
+                header.time_ns,
+                header.seq,
+                header.tgid,
+                header.cpu,
+                header.kind,
+                header.version,
+                tdr,
+                cgroup,
+                lent,
+                id,
+                tid,
+                suspect,
+                td,
+                hkid,
+                life,
+                zero,
+                comm,
+            ]
+        ),
+        layout!(
+            VmLife,
+            VmLife,
+            [
+                header.time_ns,
+                header.seq,
+                header.tgid,
+                header.cpu,
+                header.kind,
+                header.version,
+                tdr,
+                bugged_ns,
+                lent,
+                id,
+                tid,
+                stage,
+                zero,
+                comm,
+            ]
+        ),
+        layout!(
+            Violation,
+            ViolationEvent,
+            [
+                header.time_ns,
+                header.seq,
+                header.tgid,
+                header.cpu,
+                header.kind,
+                header.version,
+                pfn,
+                gfn,
+                line,
+                zap.begun_ns,
+                zap.failed_ns,
+                zap.failed_status,
+                zap.ext_err1,
+                zap.ext_err2,
+                zap.pfn,
+                zap.epoch,
+                zap.closed,
+                zap.failed_leaf,
+                zap.progress,
+                zap.busy,
+                zap.busy_leaf,
+                zap.level,
+                zap.zero,
+                released_ns,
+                invalidation_ns,
+                let_go.time_ns,
+                let_go.inode,
+                let_go.index,
+                let_go.references,
+                let_go.tid,
+                let_go.op,
+                let_go.zero,
+                frames,
+                tdr,
+                cgroup,
+                td_id,
+                tid,
+                suspect,
+                td,
+                other,
+                violation,
+                hook,
+                kernel_frames,
+                user_frames,
+                zero,
+                comm,
+                kernel_stack,
+                user_stack,
+            ]
+        ),
     ]
 }
 
@@ -101,7 +180,8 @@ impl Translation {
         let current = current();
         let mut kinds: Vec<Option<Moves>> = Vec::new();
         for there in layouts {
-            let fits = |field: &Field| u64::from(field.offset) + u64::from(field.size) <= u64::from(there.size);
+            let fits =
+                |field: &Field| u64::from(field.offset) + u64::from(field.size) <= u64::from(there.size);
             if there.size > LONGEST || !there.fields.iter().all(fits) {
                 return None;
             }
@@ -151,14 +231,8 @@ mod tests {
 
     fn violation() -> ViolationEvent {
         let mut event = ViolationEvent::new_zeroed();
-        event.header = Header {
-            time_ns: 1,
-            seq: 2,
-            tgid: 3,
-            cpu: 4,
-            kind: Kind::Violation as u8,
-            version: VERSION,
-        };
+        event.header =
+            Header { time_ns: 1, seq: 2, tgid: 3, cpu: 4, kind: Kind::Violation as u8, version: VERSION };
         event.pfn = 0x1234_5678_9abc;
         event.zap.failed_status = 0x8000_0200_0000_0001;
         event.comm = *b"qemu-system-x86\0";

@@ -22,7 +22,7 @@ use crate::hooks::{
     load::{Memory as Pointers, Rings, Settings},
     offsets::Offsets,
     pins::{Note, Pins},
-    plan::{self, PageToPfn, State},
+    plan::{self, PageToPfn, Plan, State},
     points,
     shape::{LevelUnit, PageUnit, Role, Shape as PlanShape},
     symbols::{SymbolError, Symbols},
@@ -161,6 +161,22 @@ pub struct Opened {
     pub taken_over: bool,
     /// Whether a ledger was running that this version cannot take over, and was removed.
     pub replaced: bool,
+    /// The plan that was followed; none where the programs were attached by another process.
+    pub plan: Option<Plan>,
+}
+
+/// The plan for this kernel.
+///
+/// # Errors
+/// Its types or symbols cannot be read.
+pub fn plan_for(options: &Options) -> Result<Plan, OpenError> {
+    let types = KernelBtf::read(SYSFS.as_ref(), &plan::btf_names())?;
+    let symbols = Symbols::running(&plan::symbol_names())?;
+    let mut allowed = Allowed::probe(Some(&types.vmlinux));
+    if options.kprobes {
+        allowed.fexit = Probe::Refused("--kprobes".to_owned());
+    }
+    Ok(plan::plan(&types, Some(&symbols), &allowed)?)
 }
 
 /// Takes over the ledger that another process left, or attaches to this kernel's functions, as the plan says.
@@ -174,15 +190,10 @@ pub fn live(options: &Options) -> Result<(Kernel, Opened), OpenError> {
         && let Ok(kernel) = Kernel::take_over(pins)
     {
         let not_attached = Vec::new();
-        return Ok((kernel, Opened { hooks, attached, not_attached, taken_over: true, replaced: false }));
+        let opened = Opened { hooks, attached, not_attached, taken_over: true, replaced: false, plan: None };
+        return Ok((kernel, opened));
     }
-    let types = KernelBtf::read(SYSFS.as_ref(), &plan::btf_names())?;
-    let symbols = Symbols::running(&plan::symbol_names())?;
-    let mut allowed = Allowed::probe(Some(&types.vmlinux));
-    if options.kprobes {
-        allowed.fexit = Probe::Refused("--kprobes".to_owned());
-    }
-    let plan = plan::plan(&types, Some(&symbols), &allowed)?;
+    let plan = plan_for(options)?;
     let missing: Vec<_> = plan
         .missing_required()
         .map(|hook| match &hook.state {
@@ -234,7 +245,8 @@ pub fn live(options: &Options) -> Result<(Kernel, Opened), OpenError> {
     let functions = kernel.attach_functions(&plan, &btf, |hook, error| not_attached.push((hook, error)))?;
     let (hooks, attached) = (plan.hooks.len(), tracepoints + functions);
     kernel.complete(hooks, attached)?;
-    Ok((kernel, Opened { hooks, attached, not_attached, taken_over: false, replaced }))
+    let plan = Some(plan);
+    Ok((kernel, Opened { hooks, attached, not_attached, taken_over: false, replaced, plan }))
 }
 
 /// A shape of the plan as the programs take it.

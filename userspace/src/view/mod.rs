@@ -2,4 +2,5 @@
 
 pub mod json;
 pub mod lines;
+pub mod print;
 pub mod stack;
