@@ -82,3 +82,11 @@ fn a_person_is_shown_bars() {
         rows.filter(|row| row.contains('#')).filter_map(|row| row.rsplit_once(' ')?.1.parse().ok()).collect();
     assert_eq!(counts.iter().sum::<u64>(), 5, "{done}");
 }
+
+#[test]
+fn a_recording_without_calls_has_no_place_for_latencies() {
+    let septwatch = septwatch!();
+    let arguments = ["record", "--latency", "--events", "violations", "--output", "/nonexistent/x.swt"];
+    let done = Run::new(&septwatch, &arguments).finish().exits(2);
+    assert!(done.stderr.contains("--latency needs --events all"), "{done}");
+}

@@ -360,13 +360,21 @@ impl Kernel {
         Ok(())
     }
 
+    /// What each CPU counted.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn counters_by_cpu(&self) -> Result<Vec<Counters>, KernelError> {
+        let each = self.counters.get(&0, 0).map_err(map_error("COUNTERS"))?;
+        Ok(each.iter().map(|CountersPod(one)| *one).collect())
+    }
+
     /// What was counted, over all CPUs.
     ///
     /// # Errors
     /// The map cannot be read.
     pub fn counters(&self) -> Result<Counters, KernelError> {
-        let each = self.counters.get(&0, 0).map_err(map_error("COUNTERS"))?;
-        Ok(each.iter().fold(counters::NOTHING, |sum, CountersPod(one)| counters::add(sum, one)))
+        Ok(self.counters_by_cpu()?.iter().fold(counters::NOTHING, counters::add))
     }
 
     /// Runs of SEAMCALL programs that the kernel's recursion guard dropped, and of release programs.

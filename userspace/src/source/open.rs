@@ -22,7 +22,7 @@ use crate::hooks::{
     load::{Memory as Pointers, Rings, Settings},
     offsets::Offsets,
     pins::{Note, Pins},
-    plan::{self, PageToPfn, State},
+    plan::{self, PageToPfn, Plan, State},
     points,
     shape::{LevelUnit, PageUnit, Role, Shape as PlanShape},
     symbols::{SymbolError, Symbols},
@@ -167,6 +167,22 @@ pub struct Opened {
     /// Whether the programs measure how long SEAMCALLs take: with a ledger that was taken over, whether they were
     /// attached so.
     pub latency: bool,
+    /// The plan that was followed; none where the programs were attached by another process.
+    pub plan: Option<Plan>,
+}
+
+/// The plan for this kernel.
+///
+/// # Errors
+/// Its types or symbols cannot be read.
+pub fn plan_for(options: &Options) -> Result<Plan, OpenError> {
+    let types = KernelBtf::read(SYSFS.as_ref(), &plan::btf_names())?;
+    let symbols = Symbols::running(&plan::symbol_names())?;
+    let mut allowed = Allowed::probe(Some(&types.vmlinux));
+    if options.kprobes {
+        allowed.fexit = Probe::Refused("--kprobes".to_owned());
+    }
+    Ok(plan::plan(&types, Some(&symbols), &allowed)?)
 }
 
 /// Takes over the ledger that another process left, or attaches to this kernel's functions, as the plan says.
@@ -180,16 +196,11 @@ pub fn live(options: &Options) -> Result<(Kernel, Opened), OpenError> {
         && let Ok(kernel) = Kernel::take_over(pins)
     {
         let not_attached = Vec::new();
-        let opened = Opened { hooks, attached, not_attached, taken_over: true, replaced: false, latency };
+        let opened =
+            Opened { hooks, attached, not_attached, taken_over: true, replaced: false, latency, plan: None };
         return Ok((kernel, opened));
     }
-    let types = KernelBtf::read(SYSFS.as_ref(), &plan::btf_names())?;
-    let symbols = Symbols::running(&plan::symbol_names())?;
-    let mut allowed = Allowed::probe(Some(&types.vmlinux));
-    if options.kprobes {
-        allowed.fexit = Probe::Refused("--kprobes".to_owned());
-    }
-    let plan = plan::plan(&types, Some(&symbols), &allowed)?;
+    let plan = plan_for(options)?;
     let missing: Vec<_> = plan
         .missing_required()
         .map(|hook| match &hook.state {
@@ -243,7 +254,8 @@ pub fn live(options: &Options) -> Result<(Kernel, Opened), OpenError> {
         kernel.attach_functions(&plan, &btf, latency, |hook, error| not_attached.push((hook, error)))?;
     let (hooks, attached) = (plan.hooks.len(), tracepoints + functions);
     kernel.complete(hooks, attached, latency)?;
-    Ok((kernel, Opened { hooks, attached, not_attached, taken_over: false, replaced, latency }))
+    let plan = Some(plan);
+    Ok((kernel, Opened { hooks, attached, not_attached, taken_over: false, replaced, latency, plan }))
 }
 
 /// A shape of the plan as the programs take it.

@@ -18,10 +18,7 @@ use crate::{
         windows::Windows,
     },
     source::event::Event,
-    view::{
-        histogram,
-        stack::{self, KernelSymbols},
-    },
+    view::{histogram, stack::Places},
 };
 
 /// A span of time in the unit that reads best.
@@ -128,7 +125,7 @@ pub fn headline(verdict: &Verdict) -> String {
 }
 
 /// What a violation means and how it came about: lines of their own.
-pub fn details(verdict: &Verdict, symbols: &KernelSymbols) -> Vec<String> {
+pub fn details(verdict: &Verdict, places: &Places) -> Vec<String> {
     let mut lines = vec![meaning(verdict)];
     if let Some(failed) = verdict.failed {
         let mut line = match failed.leaf {
@@ -173,18 +170,14 @@ pub fn details(verdict: &Verdict, symbols: &KernelSymbols) -> Vec<String> {
         "seen at {} on CPU {}, running {} (pid {}, tid {})",
         verdict.hook, verdict.cpu, verdict.comm, verdict.tgid, verdict.tid
     ));
-    if !verdict.kernel_stack.is_empty() {
+    if !places.kernel.is_empty() {
         // Without the programs that saw it and the trampolines that lead to programs.
-        let names = verdict.kernel_stack.iter().map(|at| symbols.name(*at));
-        let names: Vec<_> = names.filter(|name| !name.starts_with("bpf_")).take(8).collect();
-        lines.push(format!("kernel stack: {}", names.join(" < ")));
+        let names = places.kernel.iter().filter(|name| !name.starts_with("bpf_")).take(8);
+        lines.push(format!("kernel stack: {}", names.map(String::as_str).collect::<Vec<_>>().join(" < ")));
     }
-    if !verdict.user_stack.is_empty() {
-        let names = stack::user_names(verdict.tgid, &verdict.user_stack);
-        lines.push(format!(
-            "user stack: {}",
-            names.iter().take(8).map(String::as_str).collect::<Vec<_>>().join(" < ")
-        ));
+    if !places.user.is_empty() {
+        let names = places.user.iter().take(8).map(String::as_str);
+        lines.push(format!("user stack: {}", names.collect::<Vec<_>>().join(" < ")));
     }
     lines
 }

@@ -3,4 +3,5 @@
 pub mod histogram;
 pub mod json;
 pub mod lines;
+pub mod print;
 pub mod stack;

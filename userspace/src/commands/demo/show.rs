@@ -9,7 +9,10 @@ use super::{Comparison, Shown, oracle::Key};
 use crate::{
     model::{latency::Latencies, verdict::Verdict},
     source::{demo::scenarios::Scenario, event::Event, session::Standing},
-    view::{json, lines, stack::KernelSymbols},
+    view::{
+        json, lines,
+        stack::{KernelSymbols, Places},
+    },
 };
 
 /// What was seen of a scenario, until it is printed in the order of time.
@@ -155,7 +158,7 @@ impl Show {
                 continue;
             };
             writeln!(out, "{} ! {}", at(time_ns), lines::headline(verdict))?;
-            for line in lines::details(verdict, &symbols) {
+            for line in lines::details(verdict, &Places::now(verdict, &symbols)) {
                 writeln!(out, "{:13}     {line}", "")?;
             }
         }
