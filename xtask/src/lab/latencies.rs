@@ -32,8 +32,8 @@ fn of_module(calls: &str) -> Vec<String> {
 
 /// The same of what septwatch says at its end; what cannot be is marked.
 fn of_septwatch(text: &str) -> Vec<String> {
-    let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let end = lines.filter(|line| line["type"] == "end").last().unwrap_or_default();
+    let mut lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let end = lines.rfind(|line| line["type"] == "end").unwrap_or_default();
     let mut found: Vec<_> = end["latencies"]
         .as_object()
         .into_iter()
