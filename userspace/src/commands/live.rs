@@ -75,8 +75,8 @@ impl Live {
         let start = Instant::now();
         let (mut kernel, opened) = open::live(options)?;
         let rest_of_log = watching.logger(kernel.ebpf(), runtime.handle())?;
-        kernel.record_pages(pages)?;
-        say_opened(&opened, kernel.is_pinned());
+        kernel.record_pages(pages || options.latency)?;
+        say_opened(&opened, kernel.is_pinned(), options.latency);
         let session = Session::new(kernel)?;
         // There are hundreds of thousands. Who takes over has no time for them: records may be waiting, and go out with
         // addresses until they are read. Else they are there before it is said that all is watched.
@@ -157,13 +157,18 @@ async fn ended(command: &mut Option<Child>) {
 }
 
 /// What somebody should know of how the programs came to run, on standard error.
-fn say_opened(opened: &Opened, pinned: bool) {
+fn say_opened(opened: &Opened, pinned: bool, latency: bool) {
     for (hook, error) in &opened.not_attached {
         eprintln!("septwatch: without {hook}: {}", crate::commands::told(error));
     }
     if opened.replaced {
         eprintln!(
             "septwatch: a ledger that this version cannot take over was running, and was removed: TDs that run already are not in the new one"
+        );
+    }
+    if latency && !opened.latency {
+        eprintln!(
+            "septwatch: --latency: the programs that run were attached by another process without it, and measure nothing: there are no latencies"
         );
     }
     if !pinned {

@@ -118,6 +118,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
     let mut recording = Recording {
         recorder: Recorder::new(args.events, files)?,
         printer: Printer { json: args.json },
+        every_call: args.events == What::All,
         out,
         said_failed: false,
         violations: 0,
@@ -179,6 +180,7 @@ fn stop(child: &tokio::process::Child) {
 struct Recording<'a> {
     recorder: Recorder,
     printer: Printer,
+    every_call: bool,
     out: &'a mut dyn Write,
     said_failed: bool,
     violations: u64,
@@ -188,9 +190,9 @@ impl Sink for Recording<'_> {
     fn event(&mut self, event: &Event, found: Option<(&Verdict, &Places)>) -> Result<()> {
         recording::event(&mut self.recorder, event, found);
         self.violations += u64::from(found.is_some());
-        if self.printer.json {
+        if self.printer.json && (self.every_call || event.is_vital()) {
             self.printer.event(event, found, self.out)?;
-        } else if found.is_some() {
+        } else if !self.printer.json && found.is_some() {
             self.printer.event(event, found, &mut std::io::stderr())?;
         }
         Ok(())

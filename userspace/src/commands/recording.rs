@@ -45,7 +45,7 @@ pub fn header(
         what,
         origin,
         part: 0,
-        latency: false,
+        latency: options.latency,
         kernel: KernelFacts {
             release: uname.release().to_string_lossy().into_owned(),
             version: uname.version().to_string_lossy().into_owned(),

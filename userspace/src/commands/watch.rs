@@ -61,7 +61,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
     let mut live = Live::begin("watch", &args.watching, &options, args.all_events)?;
     say_start(args.json, &live, "watching", out)?;
     let mut until = Until { duration: args.duration.map(Duration::from_secs), ..Until::default() };
-    let printing = &mut Printing { printer: Printer { json: args.json }, out };
+    let printing = &mut Printing { printer: Printer { json: args.json }, every_call: args.all_events, out };
     let ended = live.follow(&mut until, printing);
     if args.leave {
         live.session.kernel().leave();
@@ -92,12 +92,16 @@ pub(super) fn say_start(json: bool, live: &Live, doing: &str, out: &mut dyn Writ
 /// Prints everything that arrives.
 struct Printing<'a> {
     printer: Printer,
+    /// With --latency, calls come only to be measured.
+    every_call: bool,
     out: &'a mut dyn Write,
 }
 
 impl Sink for Printing<'_> {
     fn event(&mut self, event: &Event, found: Option<(&Verdict, &Places)>) -> Result<()> {
-        self.printer.event(event, found, self.out)?;
+        if self.every_call || event.is_vital() {
+            self.printer.event(event, found, self.out)?;
+        }
         if event.is_vital() {
             self.out.flush()?;
         }
@@ -116,9 +120,9 @@ fn last_words(
     standing: &Standing,
     out: &mut dyn Write,
 ) -> Result<()> {
-    let windows = &session.model().windows;
+    let (windows, latencies) = (&session.model().windows, &session.model().latencies);
     if args.json {
-        let mut end = json!({"type": "end", "violations": total, "windows": windows});
+        let mut end = json!({"type": "end", "violations": total, "windows": windows, "latencies": latencies});
         if let Some(end) = end.as_object_mut() {
             end.extend(json::standing(standing));
         }
@@ -133,7 +137,7 @@ fn last_words(
             vital.lost,
             if vital.earlier == 0 { String::new() } else { format!(" + {} received before", vital.earlier) }
         )?;
-        for line in lines::windows(windows) {
+        for line in lines::windows(windows).into_iter().chain(lines::latencies(latencies)) {
             writeln!(out, "{line}")?;
         }
         if standing.missed_releases != 0 {

@@ -64,6 +64,10 @@ pub struct Watching {
     /// Size of each ring buffer in bytes: a power of two, 4096 to 1 GiB.
     #[arg(long, value_name = "BYTES", value_parser = ring_bytes)]
     pub ring_bytes: Option<u32>,
+    /// Measure how long each SEAMCALL takes, and tell at the end, leaf by leaf: from the entry of the kernel's function
+    /// to its return, with the function itself and a trampoline of the programs. Costs a second program at each.
+    #[arg(long)]
+    pub latency: bool,
 }
 
 /// How much the programs log.
@@ -104,6 +108,7 @@ impl Watching {
             rings,
             log_level: self.bpf_log.map_or(0, |level| level as u8),
             kprobes: false,
+            latency: self.latency,
         }
     }
 

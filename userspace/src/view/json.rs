@@ -90,6 +90,7 @@ pub fn event(event: &Event, verdict: Option<&Verdict>) -> Value {
                 "status_name": Status(event.status).name(),
                 "ext_err1": format!("{:#x}", event.ext_err1),
                 "ext_err2": format!("{:#x}", event.ext_err2),
+                "took_ns": (call.took_ns != 0).then_some(call.took_ns),
                 "pid": call.header.tgid,
                 "tid": call.tid,
             })

@@ -1,6 +1,6 @@
 //! Events as lines for people.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, iter};
 
 use septwatch_common::{
     Leaf, Level, Life, Status, Violation,
@@ -11,12 +11,14 @@ use septwatch_common::{
 
 use crate::{
     model::{
+        histogram::Summary,
+        latency::Latencies,
         text,
         verdict::{Cause, Verdict},
         windows::Windows,
     },
     source::event::Event,
-    view::stack::Places,
+    view::{histogram, stack::Places},
 };
 
 /// A span of time in the unit that reads best.
@@ -87,15 +89,24 @@ fn vm(event: &VmLife) -> String {
     }
 }
 
+fn summary(s: &Summary) -> String {
+    let [min, p50, p99, max] = [s.min_ns, s.p50_ns, s.p99_ns, s.max_ns].map(span);
+    format!("{:>6} x  min {min}, p50 {p50}, p99 {p99}, max {max}", s.count)
+}
+
 /// The spans that were seen, a line each.
 pub fn windows(windows: &Windows) -> Vec<String> {
-    windows
-        .summaries()
-        .map(|(which, s)| {
-            let [min, p50, p99, max] = [s.min_ns, s.p50_ns, s.p99_ns, s.max_ns].map(span);
-            format!("{:<46} {:>6} x  min {min}, p50 {p50}, p99 {p99}, max {max}", which.words(), s.count)
-        })
-        .collect()
+    windows.summaries().map(|(which, spans)| format!("{:<46} {}", which.words(), summary(&spans))).collect()
+}
+
+/// The latencies that were measured: of each leaf a line, and a histogram below it.
+pub fn latencies(latencies: &Latencies) -> Vec<String> {
+    let of = |(leaf, spans): (Leaf, Summary)| {
+        let rows = histogram::rows(&latencies.octaves(leaf));
+        let head = format!("{:<23} {}", leaf.name(), summary(&spans));
+        iter::once(head).chain(rows.into_iter().map(|row| format!("  {row}")))
+    };
+    latencies.summaries().flat_map(of).collect()
 }
 
 /// A violation in one line.

@@ -182,7 +182,7 @@ impl Demo<'_> {
     /// Acts one scenario out, shows it, and says whether expected and found are equal.
     fn one(&mut self, scenario: &'static Scenario, one_more: bool, out: &mut dyn Write) -> Result<bool> {
         let Self { args, config, session, runtime, recording } = self;
-        session.kernel().record_pages(scenario.every_call || args.all_events || recording.is_some())?;
+        session.kernel().record_pages(scenario.every_call || args.all_events || args.watching.latency || recording.is_some())?;
         let before = session.standing()?.counters.violations;
         let mut show = Show::new(args.json, scenario);
         let said = Arc::new(Mutex::new(Vec::new()));
@@ -201,12 +201,13 @@ impl Demo<'_> {
         let Some(outcome) = outcome else { return Err(anyhow!(super::Interrupted)) };
         let ledger_agrees = agrees(&session.kernel().open_lines()?, &outcome.owned);
         let standing = session.standing()?;
+        let latencies = session.take_latencies();
         // A tour is one observation: what came before is not this scenario's.
         let mut counted = standing.counters.violations;
         counted.iter_mut().zip(before).for_each(|(counted, before)| *counted -= before);
         let comparison = oracle::compare(&outcome.acted, show.verdicts(), counted);
         let said = std::mem::take(&mut *said.lock().unwrap_or_else(PoisonError::into_inner));
-        show.print(said, &comparison, &standing, ledger_agrees, out)?;
+        show.print(said, &comparison, &standing, &latencies, ledger_agrees, out)?;
         Ok(comparison.is_equal() && ledger_agrees && is_accounted_for(&standing))
     }
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{Comparison, Shown, oracle::Key};
 use crate::{
-    model::verdict::Verdict,
+    model::{latency::Latencies, verdict::Verdict},
     source::{demo::scenarios::Scenario, event::Event, session::Standing},
     view::{
         json, lines,
@@ -48,15 +48,16 @@ impl Show {
         said: Vec<(u64, String)>,
         comparison: &Comparison,
         standing: &Standing,
+        latencies: &Latencies,
         ledger_agrees: bool,
         out: &mut dyn Write,
     ) -> io::Result<()> {
         // A verdict follows what it is about.
         self.seen.sort_by_key(|(event, verdict)| (event.header().time_ns, verdict.is_some()));
         if self.json {
-            self.print_json(&said, comparison, standing, ledger_agrees, out)
+            self.print_json(&said, comparison, standing, latencies, ledger_agrees, out)
         } else {
-            self.print_text(&said, comparison, standing, ledger_agrees, out)
+            self.print_text(&said, comparison, standing, latencies, ledger_agrees, out)
         }
     }
 
@@ -65,6 +66,7 @@ impl Show {
         said: &[(u64, String)],
         comparison: &Comparison,
         standing: &Standing,
+        latencies: &Latencies,
         ledger_agrees: bool,
         out: &mut dyn Write,
     ) -> io::Result<()> {
@@ -87,6 +89,7 @@ impl Show {
             "missing": comparison.missing,
             "unexpected": comparison.unexpected,
             "ledger_equals_module": ledger_agrees,
+            "latencies": latencies,
         });
         if let Some(result) = result.as_object_mut() {
             result.extend(json::standing(standing));
@@ -99,6 +102,7 @@ impl Show {
         said: &[(u64, String)],
         comparison: &Comparison,
         standing: &Standing,
+        latencies: &Latencies,
         ledger_agrees: bool,
         out: &mut dyn Write,
     ) -> io::Result<()> {
@@ -123,6 +127,9 @@ impl Show {
                 balance.lost,
                 if balance.is_exact() { "" } else { "  NOT EXACT" }
             )?;
+        }
+        for line in lines::latencies(latencies) {
+            writeln!(out, "   {line}")?;
         }
         writeln!(out)
     }
