@@ -95,6 +95,10 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
         )
         .into());
     }
+    if args.watching.latency && args.events != What::All {
+        let why = "--latency is recorded with each SEAMCALL: it needs --events all";
+        return Err(BadInput(why.to_owned()).into());
+    }
     let options = Options { kprobes: args.kprobes, ..args.watching.options() };
     let mut live = Live::begin("record", &args.watching, &options, args.events == What::All)?;
     let taken_over = live.opened.taken_over;

@@ -53,6 +53,7 @@ pub mod frame;
 pub mod header;
 pub mod reader;
 pub mod recorder;
+pub mod replay;
 pub mod schema;
 pub mod writer;
 
@@ -65,6 +66,9 @@ impl State {
     pub fn is_empty(&self) -> bool {
         true
     }
+
+    /// Takes the TDs of then into a model.
+    pub fn known(&self, _: &mut crate::model::Model) {}
 
     /// As it is in a file.
     pub fn to_bytes(&self) -> Vec<u8> {

@@ -196,7 +196,8 @@ pub fn live(options: &Options) -> Result<(Kernel, Opened), OpenError> {
         && let Ok(kernel) = Kernel::take_over(pins)
     {
         let not_attached = Vec::new();
-        let opened = Opened { hooks, attached, not_attached, taken_over: true, replaced: false, latency, plan: None };
+        let opened =
+            Opened { hooks, attached, not_attached, taken_over: true, replaced: false, latency, plan: None };
         return Ok((kernel, opened));
     }
     let plan = plan_for(options)?;
