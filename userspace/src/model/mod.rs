@@ -2,6 +2,7 @@
 //! of events; it knows neither terminal nor network, and asks the kernel nothing.
 
 pub mod accounting;
+pub mod rerun;
 pub mod store;
 pub mod verdict;
 pub mod windows;
