@@ -110,7 +110,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
         live.opened.plan.as_ref().is_some_and(|plan| plan.offsets.kvm_tdx_nr_premapped.is_some());
     let ledger = LedgerFacts { premap_exempt, taken_over, ..LedgerFacts::default() };
     let header = recording::header(args.events, Origin::Live, live.session.kernel(), plan, &options, ledger);
-    let state = State::default();
+    let state = State::of_tds(live.session.kernel().tds()?);
     let files = match args.last {
         None => Files::create(&args.output, header, state, limits),
         Some(last) => {
