@@ -173,6 +173,13 @@ impl Line {
         self.0 & REUSED != 0
     }
 
+    /// Whether every field holds a value that has a name: what was read from elsewhere may not.
+    pub const fn is_well_formed(self) -> bool {
+        self.0 & 7 <= State::Owned as u64
+            && self.0 >> KIND_SHIFT & 7 <= PageKind::Tdcx as u64
+            && Level::from_tdx(self.0 >> LEVEL_SHIFT & 7).is_some()
+    }
+
     /// What it is lent as. Meaningless on a closed line.
     #[inline(always)]
     pub const fn kind(self) -> PageKind {
@@ -203,7 +210,7 @@ impl Line {
     /// The same line for the frame `n` further into the leaf.
     #[inline(always)]
     pub const fn nth(self, n: u64) -> Self {
-        Self(self.0 + (n << GFN_SHIFT))
+        Self(self.0.wrapping_add(n << GFN_SHIFT))
     }
 
     /// Whether it is about the lending that `opened` began: the same TD, kind, level and gfn.

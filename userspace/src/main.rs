@@ -6,7 +6,7 @@ use std::{
 };
 
 use clap::Parser;
-use septwatch::commands::{self, BadInput, Interrupted, demo, doctor, exit, explain, record, watch};
+use septwatch::commands::{self, BadInput, Interrupted, demo, doctor, exit, explain, record, replay, watch};
 
 /// Watches the physical pages that this host lends to the Intel TDX module, and says so the moment one of them is given
 /// back while a trust domain (TD) still maps it.
@@ -22,6 +22,7 @@ enum Command {
     Demo(demo::Args),
     Watch(watch::Args),
     Record(record::Args),
+    Replay(replay::Args),
     Doctor(doctor::Args),
     Explain(explain::Args),
 }
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(args, &mut out),
         Command::Watch(args) => watch::run(args, &mut out),
         Command::Record(args) => record::run(args, &mut out),
+        Command::Replay(args) => replay::run(args, &mut out),
         Command::Doctor(args) => doctor::run(args).map_err(Into::into),
         Command::Explain(args) => return explain_exit(args),
     };

@@ -77,7 +77,7 @@ struct Part {
 impl<S: Store> Each<S> for Part {
     #[inline(always)]
     fn one(&mut self, s: &mut S, n: u64) {
-        if let Some((slot, line)) = open_line(s, self.pfn + n)
+        if let Some((slot, line)) = open_line(s, self.pfn.wrapping_add(n))
             && line.is_lending(self.first.nth(n))
         {
             change(s, slot, 0, Op::Remove { ordered: true });
@@ -101,8 +101,8 @@ pub(super) fn lend<S: Store>(
     s.each(frames, &mut lend);
     let (_, Some(violation)) = apply(lend.line, Op::Lend(first)) else { return false };
     out.line = lend.line;
-    out.pfn = pfn + lend.at;
-    out.gfn = call.gfn + lend.at;
+    out.pfn = pfn.wrapping_add(lend.at);
+    out.gfn = call.gfn.wrapping_add(lend.at);
     out.other = lend.line.owner();
     out.frames = frames;
     found(s, violation, td, out)
@@ -122,7 +122,7 @@ struct Lend {
 impl<S: Store> Each<S> for Lend {
     #[inline(always)]
     fn one(&mut self, s: &mut S, n: u64) {
-        let before = s.lend_one(self.td, self.pfn + n, self.first.nth(n));
+        let before = s.lend_one(self.td, self.pfn.wrapping_add(n), self.first.nth(n));
         if before.is_open() && !self.line.is_open() {
             self.line = before;
             self.at = n;
@@ -180,9 +180,9 @@ struct Reclaim {
 impl<S: Store> Each<S> for Reclaim {
     #[inline(always)]
     fn one(&mut self, s: &mut S, n: u64) {
-        if let Some((slot, _)) = open_line(s, self.pfn + n) {
+        if let Some((slot, _)) = open_line(s, self.pfn.wrapping_add(n)) {
             let (before, _) = change(s, slot, 0, Op::Reclaim);
-            s.closed(self.pfn + n, before);
+            s.closed(self.pfn.wrapping_add(n), before);
         }
     }
 }

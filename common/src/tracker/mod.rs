@@ -1,7 +1,8 @@
 //! What each SEAMCALL, release and allocation means for the ledger.
 //!
-//! Written against a [`Store`], so that the eBPF programs run it on BPF maps, and a replay on ordinary memory. Rules
-//! about one frame are in [`crate::line`], about one zap in [`crate::zap`]; here is only who meets whom.
+//! Written against a [`Store`], so that the eBPF programs run it on BPF maps, and a replay on ordinary memory. Frame
+//! numbers wrap around: a replay takes them from a file that may be damaged. Rules about one frame are in
+//! [`crate::line`], about one zap in [`crate::zap`]; here is only who meets whom.
 
 mod frames;
 mod kvm;

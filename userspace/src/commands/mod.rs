@@ -7,6 +7,7 @@ pub mod explain;
 mod live;
 pub mod record;
 mod recording;
+pub mod replay;
 pub mod watch;
 mod watching;
 

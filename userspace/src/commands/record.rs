@@ -96,10 +96,8 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
         .into());
     }
     if args.watching.latency && args.events != What::All {
-        return Err(BadInput(
-            "--latency needs --events all: how long a SEAMCALL took stands with the SEAMCALL".to_owned(),
-        )
-        .into());
+        let why = "--latency is recorded with each SEAMCALL: it needs --events all";
+        return Err(BadInput(why.to_owned()).into());
     }
     let options = Options { kprobes: args.kprobes, ..args.watching.options() };
     let mut live = Live::begin("record", &args.watching, &options, args.events == What::All)?;
@@ -112,7 +110,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
         live.opened.plan.as_ref().is_some_and(|plan| plan.offsets.kvm_tdx_nr_premapped.is_some());
     let ledger = LedgerFacts { premap_exempt, taken_over, ..LedgerFacts::default() };
     let header = recording::header(args.events, Origin::Live, live.session.kernel(), plan, &options, ledger);
-    let state = State::default();
+    let state = State::of_tds(live.session.kernel().tds()?);
     let files = match args.last {
         None => Files::create(&args.output, header, state, limits),
         Some(last) => {
@@ -124,6 +122,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
     let mut recording = Recording {
         recorder: Recorder::new(args.events, files)?,
         printer: Printer { json: args.json },
+        every_call: args.events == What::All,
         out,
         said_failed: false,
         violations: 0,
@@ -185,6 +184,7 @@ fn stop(child: &tokio::process::Child) {
 struct Recording<'a> {
     recorder: Recorder,
     printer: Printer,
+    every_call: bool,
     out: &'a mut dyn Write,
     said_failed: bool,
     violations: u64,
@@ -194,9 +194,9 @@ impl Sink for Recording<'_> {
     fn event(&mut self, event: &Event, found: Option<(&Verdict, &Places)>) -> Result<()> {
         recording::event(&mut self.recorder, event, found);
         self.violations += u64::from(found.is_some());
-        if self.printer.json {
+        if self.printer.json && (self.every_call || event.is_vital()) {
             self.printer.event(event, found, self.out)?;
-        } else if found.is_some() {
+        } else if !self.printer.json && found.is_some() {
             self.printer.event(event, found, &mut std::io::stderr())?;
         }
         Ok(())

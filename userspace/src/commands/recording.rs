@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::Result;
 
+use super::BadInput;
 use crate::{
     hooks::{
         attach,
@@ -17,6 +18,7 @@ use crate::{
             Clock, Counted, End, Header, HookFact, HostFacts, KernelFacts, LedgerFacts, Note, Origin,
             Streams, What, Why,
         },
+        reader::OpenError,
         recorder::Recorder,
         schema,
     },
@@ -45,7 +47,7 @@ pub fn header(
         what,
         origin,
         part: 0,
-        latency: false,
+        latency: options.latency,
         kernel: KernelFacts {
             release: uname.release().to_string_lossy().into_owned(),
             version: uname.version().to_string_lossy().into_owned(),
@@ -160,4 +162,27 @@ pub fn flag(name: &str, path: &Path, error: FileError) -> anyhow::Error {
         }
         other => anyhow::Error::new(other).context(name.to_owned()),
     }
+}
+
+/// A file that is no recording, or not one for this version.
+pub fn unreadable(error: OpenError) -> anyhow::Error {
+    BadInput(error.to_string()).into()
+}
+
+/// A recording in a line.
+pub fn what_it_is(header: &Header) -> String {
+    let what = match header.what {
+        What::All => "all events",
+        What::Life => "lifecycle and violations",
+        What::Violations => "violations",
+    };
+    let origin = match &header.origin {
+        Origin::Live => "live".to_owned(),
+        Origin::Demo { scenarios, seed } => format!("demo {}, seed {seed}", scenarios.join(", ")),
+    };
+    let part = if header.part == 0 { String::new() } else { format!(", part {}", header.part) };
+    format!(
+        "recording of {what}{part}, {origin}, on Linux {}, by septwatch {}",
+        header.kernel.release, header.septwatch
+    )
 }

@@ -14,9 +14,9 @@ use crate::{
     source::{
         event::Event,
         open::{Opened, Options},
-        session::{Session, Standing},
+        session::Session,
     },
-    view::{json, lines, print::Printer, stack::Places},
+    view::{print::Printer, stack::Places},
 };
 
 /// Watches the TDs of this host and prints violations as they happen, until it is interrupted.
@@ -61,7 +61,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
     let mut live = Live::begin("watch", &args.watching, &options, args.all_events)?;
     say_start(args.json, &live, "watching", out)?;
     let mut until = Until { duration: args.duration.map(Duration::from_secs), ..Until::default() };
-    let printing = &mut Printing { printer: Printer { json: args.json }, all_events: args.all_events, out };
+    let printing = &mut Printing { printer: Printer { json: args.json }, every_call: args.all_events, out };
     let ended = live.follow(&mut until, printing);
     if args.leave {
         live.session.kernel().leave();
@@ -71,7 +71,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
     let standing = session.standing()?;
     let counted = if live.opened.taken_over { 0 } else { standing.counters.violations.iter().sum() };
     let total = session.model().total().max(counted);
-    last_words(args, total, session, &standing, out)?;
+    Printer { json: args.json }.end(total, session.model(), &standing, out)?;
     Ok(if total == 0 { exit::OK } else { exit::VIOLATION })
 }
 
@@ -89,16 +89,17 @@ pub(super) fn say_start(json: bool, live: &Live, doing: &str, out: &mut dyn Writ
     Ok(out.flush()?)
 }
 
-/// Prints what arrives; with --latency, calls may come only to be measured.
+/// Prints everything that arrives.
 struct Printing<'a> {
     printer: Printer,
-    all_events: bool,
+    /// With --latency, calls come only to be measured.
+    every_call: bool,
     out: &'a mut dyn Write,
 }
 
 impl Sink for Printing<'_> {
     fn event(&mut self, event: &Event, found: Option<(&Verdict, &Places)>) -> Result<()> {
-        if self.all_events || event.is_vital() {
+        if self.every_call || event.is_vital() {
             self.printer.event(event, found, self.out)?;
         }
         if event.is_vital() {
@@ -110,39 +111,4 @@ impl Sink for Printing<'_> {
     fn pumped(&mut self, _: &mut Session) -> Result<()> {
         Ok(self.out.flush()?)
     }
-}
-
-fn last_words(
-    args: &Args,
-    total: u64,
-    session: &Session,
-    standing: &Standing,
-    out: &mut dyn Write,
-) -> Result<()> {
-    let (windows, latencies) = (&session.model().windows, &session.model().latencies);
-    if args.json {
-        let mut end = json!({"type": "end", "violations": total, "windows": windows, "latencies": latencies});
-        if let Some(end) = end.as_object_mut() {
-            end.extend(json::standing(standing));
-        }
-        writeln!(out, "{end}")?;
-    } else {
-        let vital = standing.vital;
-        writeln!(
-            out,
-            "{total} violations; vital records: {} produced = {} received + {} lost{}",
-            vital.produced,
-            vital.received,
-            vital.lost,
-            if vital.earlier == 0 { String::new() } else { format!(" + {} received before", vital.earlier) }
-        )?;
-        for line in lines::windows(windows).into_iter().chain(lines::latencies(latencies)) {
-            writeln!(out, "{line}")?;
-        }
-        if standing.missed_releases != 0 {
-            writeln!(out, "{} runs at page releases were dropped by the kernel", standing.missed_releases)?;
-        }
-    }
-    out.flush()?;
-    Ok(())
 }

@@ -4,10 +4,13 @@
 //! produced = received + lost for each stream, once nothing is under way; and a gap in a CPU's numbers is where the
 //! loss happened.
 
+mod sequence;
+
 use septwatch_common::config::{Counters, Produced};
 use serde::Serialize;
 
 use crate::source::event::Event;
+pub use sequence::Sequence;
 
 /// What came out of one stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -25,8 +28,8 @@ pub struct Accounting {
     pub vital: Stream,
     /// Page records.
     pub pages: Stream,
-    /// Of each CPU and stream, how many of the kernel's numbers are accounted for; none before the first record.
-    next: Vec<[Option<u64>; 2]>,
+    /// The numbers that arrived, by CPU and stream. Grows up to the highest CPU seen, which is at most 65535.
+    sequences: Vec<[Option<Sequence>; 2]>,
     /// By CPU and stream, what was numbered and lost before this process took over.
     before: Vec<[Produced; 2]>,
     /// Of the records that arrived, those that were numbered before.
@@ -49,7 +52,11 @@ pub struct Balance {
 impl Balance {
     /// Whether every record is accounted for.
     pub const fn is_exact(&self) -> bool {
-        self.produced == self.received + self.earlier + self.lost
+        let others = self.earlier.checked_add(self.lost);
+        match (self.produced.checked_sub(self.received), others) {
+            (Some(not_here), Some(others)) => not_here == others,
+            _ => false,
+        }
     }
 }
 
@@ -73,27 +80,56 @@ impl Accounting {
         // Of a CPU's numbers before the first that arrives, another process knows.
         let first = if self.before.is_empty() { 0 } else { header.seq };
         let cpu = usize::from(header.cpu);
-        if self.next.len() <= cpu {
-            self.next.resize(cpu + 1, [None; 2]);
+        if cpu >= self.sequences.len() {
+            self.sequences.resize(cpu + 1, [const { None }; 2]);
         }
-        let next = self.next[cpu][at].get_or_insert(first);
+        let sequence = self.sequences[cpu][at].get_or_insert_with(|| Sequence::beginning_at(first));
         let stream = if vital { &mut self.vital } else { &mut self.pages };
         stream.received += 1;
-        // An interrupt's record can be numbered after, and arrive before, the one that it interrupted.
-        if header.seq > *next {
-            stream.gaps += 1;
-        }
-        *next = (*next).max(header.seq + 1);
+        stream.gaps += u64::from(sequence.received(header.seq));
+    }
+
+    /// Numbers of the vital records that arrived, by CPU.
+    pub fn vital_sequences(&self) -> impl Iterator<Item = (u16, &Sequence)> {
+        self.sequences_of(0)
+    }
+
+    /// Numbers of the page records that arrived, by CPU.
+    pub fn page_sequences(&self) -> impl Iterator<Item = (u16, &Sequence)> {
+        self.sequences_of(1)
+    }
+
+    fn sequences_of(&self, stream: usize) -> impl Iterator<Item = (u16, &Sequence)> {
+        (0..=u16::MAX)
+            .zip(&self.sequences)
+            .filter_map(move |(cpu, streams)| Some((cpu, streams[stream].as_ref()?)))
+    }
+
+    /// What [`Self::resume`] takes, for who goes on from here: by CPU and stream, what was numbered, and not received.
+    pub fn so_far(&self) -> Vec<[Produced; 2]> {
+        let cpus = self.sequences.len().max(self.before.len());
+        let of = |cpu: usize, at: usize| {
+            let before =
+                self.before.get(cpu).map_or(Produced { produced: 0, lost: 0 }, |streams| streams[at]);
+            let seen = self.sequences.get(cpu).and_then(|streams| streams[at].as_ref());
+            seen.map_or(before, |seen| Produced {
+                produced: seen.next().max(before.produced),
+                lost: seen.missing().saturating_add(before.lost),
+            })
+        };
+        (0..cpus).map(|cpu| [of(cpu, 0), of(cpu, 1)]).collect()
     }
 
     /// Vital and page records, against what the kernel side counted.
     pub fn balance(&self, counters: &Counters) -> [Balance; 2] {
         let balance = |at: usize, stream: &Stream, produced: &Produced| {
-            let before = self.before.iter().map(|streams| streams[at].produced - streams[at].lost);
+            let before = self.before.iter().map(|streams| streams[at]);
+            let earlier = before
+                .fold(0, |sum: u64, of_cpu| sum.saturating_add(of_cpu.produced.saturating_sub(of_cpu.lost)));
             Balance {
                 produced: produced.produced,
                 received: stream.received,
-                earlier: before.sum::<u64>().saturating_sub(self.backlog[at]),
+                earlier: earlier.saturating_sub(self.backlog[at]),
                 lost: produced.lost,
             }
         };
@@ -119,6 +155,20 @@ mod tests {
         }
         assert_eq!(accounting.pages, Stream { received: 5, gaps: 1 });
         assert_eq!(accounting.vital, Stream::default());
+        let missing: Vec<_> =
+            accounting.page_sequences().map(|(cpu, sequence)| (cpu, sequence.missing())).collect();
+        assert_eq!(missing, [(0, 2), (1, 0)]);
+        assert_eq!(accounting.vital_sequences().count(), 0);
+    }
+
+    #[test]
+    fn numbers_that_no_kernel_gives_are_counted_without_a_panic() {
+        let mut accounting = Accounting::default();
+        for (cpu, seq) in [(u16::MAX, u64::MAX), (u16::MAX, u64::MAX), (0, u64::MAX), (0, 0), (u16::MAX, 7)] {
+            accounting.received(&event(cpu, seq));
+        }
+        assert_eq!(accounting.pages.received, 5);
+        assert!(!Balance { produced: 1, received: 2, earlier: u64::MAX, lost: 1 }.is_exact());
     }
 
     #[test]

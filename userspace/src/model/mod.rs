@@ -4,6 +4,7 @@
 pub mod accounting;
 pub mod histogram;
 pub mod latency;
+pub mod rerun;
 pub mod store;
 pub mod verdict;
 pub mod windows;

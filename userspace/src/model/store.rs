@@ -3,18 +3,23 @@
 //! Keeps what [`septwatch_common::tracker`] tells it to keep and knows no rule of its own. Tables have the limits and
 //! the way of choosing slots that the kernel side has, so that a replay comes to the same indexes and the same doubts.
 
+pub mod snapshot;
+
 use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
 use septwatch_common::{
     Life, Line, PageKind, Suspect, Td,
     config::{BLOCK_SHIFT, MAX_TDS, MAX_WINDOWS, MAX_ZAPS, TD_PROBES},
-    tracker::Store,
+    tracker::{Each, Store},
     zap::{Zap, ZapKey},
 };
 
 /// Lines in one chunk: one block of the filter, so that a chunk has one count of open lines.
 const CHUNK: usize = 1 << BLOCK_SHIFT;
+
+/// Frames that `bpf_loop` goes through, and so the kernel side: of more, none (BPF_MAX_LOOPS, kernel/bpf/bpf_iter.c).
+const MAX_EACH: u64 = 1 << 23;
 
 /// What is running while an event happens: it is kept with the TDs that it creates.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -126,6 +131,19 @@ impl Ledger {
         self.tds.get(usize::from(td)).filter(|record| record.life != Life::None as u8)
     }
 
+    /// The TD that was at this TDR at a time (ns of CLOCK_MONOTONIC), as far as its record is still kept.
+    pub fn td_at(&self, tdr: u64, time_ns: u64) -> Option<&Td> {
+        let then = |record: &&Td| record.tdr == tdr && record.begun_ns <= time_ns;
+        let now = self.td_by_tdr.get(&tdr).and_then(|index| self.td(*index)).filter(then);
+        // One that is gone. Indexes are given out from 1 on.
+        let used = usize::try_from(self.numbered + TD_PROBES).unwrap_or(usize::MAX).min(self.tds.len());
+        let was = || {
+            let records = self.tds[..used].iter().filter(|record| record.life != Life::None as u8);
+            records.filter(then).max_by_key(|record| record.begun_ns)
+        };
+        now.or_else(was)
+    }
+
     /// Zaps under way, and failed ones, in no order.
     pub fn zaps(&self) -> impl Iterator<Item = (&ZapKey, &Zap)> {
         self.zaps.iter()
@@ -225,7 +243,7 @@ impl Store for Ledger {
             tdr,
             begun_ns: now_ns,
             cgroup,
-            id: number as u32 + 1,
+            id: (number as u32).wrapping_add(1),
             suspect,
             tgid,
             hkid,
@@ -305,6 +323,16 @@ impl Store for Ledger {
     fn doubt(&mut self, td: u16, reason: Suspect) {
         if let Some(record) = self.record(td) {
             record.suspect = record.suspect.and(reason);
+        }
+    }
+
+    #[inline]
+    fn each<E: Each<Self>>(&mut self, frames: u64, each: &mut E) {
+        if frames > MAX_EACH {
+            return;
+        }
+        for n in 0..frames {
+            each.one(self, n);
         }
     }
 }

@@ -7,13 +7,20 @@ use super::{
     State,
     codec::{Decoder, Record},
     header::{Header, Streams},
+    replay,
     writer::Packed,
 };
-use crate::{model::Model, source::event::Event};
+use crate::{
+    model::{Model, rerun::Rerun},
+    source::event::Event,
+};
 
 /// The model and the ledger.
 pub struct Follow {
     model: Model,
+    rerun: Rerun,
+    /// Whether lines from before the recording are missing.
+    taken_over: bool,
     decompressor: Option<Decompressor<'static>>,
     decoder: Decoder,
     raw: Vec<u8>,
@@ -23,8 +30,15 @@ impl Follow {
     /// Begins where a recording begins.
     pub fn new(header: &Header, state: &State) -> Self {
         let mut model = Model::default();
-        let _ = (header, state, &mut model);
-        Self { model, decompressor: Decompressor::new().ok(), decoder: Decoder::default(), raw: Vec::new() }
+        replay::begin(&mut model, header, Some(state));
+        Self {
+            model,
+            rerun: replay::ledger(header, Some(state), usize::MAX),
+            taken_over: header.ledger.taken_over,
+            decompressor: Decompressor::new().ok(),
+            decoder: Decoder::default(),
+            raw: Vec::new(),
+        }
     }
 
     /// Takes records in. They are our own, of this version.
@@ -47,11 +61,19 @@ impl Follow {
                 Record::Note(_) => continue,
             };
             self.model.apply(&event);
+            self.rerun.apply(&event);
         }
     }
 
     /// What a file that begins here must say: what was numbered before, and what is known.
     pub fn state(&self) -> (Vec<Streams>, State) {
-        (Vec::new(), State {})
+        let ledger = self.rerun.ledger().snapshot();
+        let state = if self.taken_over {
+            State { tds: ledger.tds, ledger: None }
+        } else {
+            State { tds: Vec::new(), ledger: Some(ledger) }
+        };
+        let before = self.model.accounting.so_far();
+        (before.iter().map(Streams::from).collect(), state)
     }
 }

@@ -53,26 +53,55 @@ pub mod frame;
 pub mod header;
 pub mod reader;
 pub mod recorder;
+pub mod replay;
 pub mod schema;
 pub mod writer;
 
+use septwatch_common::Td;
+use serde::{Deserialize, Serialize};
+
+use crate::model::{
+    Model,
+    store::snapshot::{KeptTd, Snapshot},
+};
+
 /// What was known before the first record.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct State {}
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// TDs, where the ledger is not known: another process began it.
+    pub tds: Vec<KeptTd>,
+    /// The ledger.
+    pub ledger: Option<Snapshot>,
+}
 
 impl State {
-    /// Whether that is nothing.
+    /// Only these TDs are known.
+    pub fn of_tds(tds: Vec<Td>) -> Self {
+        let kept = |record| KeptTd { index: 0, by_tdr: true, record };
+        Self { tds: tds.into_iter().map(kept).collect(), ledger: None }
+    }
+
+    /// Whether nothing was known.
     pub fn is_empty(&self) -> bool {
-        true
+        self.tds.is_empty() && self.ledger.is_none()
+    }
+
+    /// Takes the TDs of then into a model.
+    pub fn known(&self, model: &mut Model) {
+        let of_ledger = self.ledger.iter().flat_map(|ledger| &ledger.tds);
+        for KeptTd { record, .. } in self.tds.iter().chain(of_ledger) {
+            model.known(record);
+        }
     }
 
     /// As it is in a file.
     pub fn to_bytes(&self) -> Vec<u8> {
-        Vec::new()
+        // It consists of numbers: there is nothing that could not be written.
+        postcard::to_allocvec(self).unwrap_or_default()
     }
 
     /// From what is in a file. None: it makes no sense.
-    pub fn from_bytes(_: &[u8]) -> Option<Self> {
-        Some(Self {})
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        postcard::from_bytes(bytes).ok()
     }
 }

@@ -2,8 +2,13 @@
 
 use std::io::{self, Write};
 
+use serde_json::json;
+
 use super::{json, lines, stack::Places};
-use crate::{model::verdict::Verdict, source::event::Event};
+use crate::{
+    model::{Model, verdict::Verdict},
+    source::{event::Event, session::Standing},
+};
 
 /// How they are printed.
 #[derive(Clone, Copy, Debug)]
@@ -37,5 +42,38 @@ impl Printer {
                 writeln!(out)
             }
         }
+    }
+
+    /// Prints what it came to.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn end(self, total: u64, model: &Model, standing: &Standing, out: &mut dyn Write) -> io::Result<()> {
+        let (windows, latencies) = (&model.windows, &model.latencies);
+        if self.json {
+            let mut end =
+                json!({"type": "end", "violations": total, "windows": windows, "latencies": latencies});
+            if let Some(end) = end.as_object_mut() {
+                end.extend(json::standing(standing));
+            }
+            writeln!(out, "{end}")?;
+            return out.flush();
+        }
+        let vital = standing.vital;
+        writeln!(
+            out,
+            "{total} violations; vital records: {} produced = {} received + {} lost{}",
+            vital.produced,
+            vital.received,
+            vital.lost,
+            if vital.earlier == 0 { String::new() } else { format!(" + {} received before", vital.earlier) }
+        )?;
+        for line in lines::windows(windows).into_iter().chain(lines::latencies(latencies)) {
+            writeln!(out, "{line}")?;
+        }
+        if standing.missed_releases != 0 {
+            writeln!(out, "{} runs at page releases were dropped by the kernel", standing.missed_releases)?;
+        }
+        out.flush()
     }
 }

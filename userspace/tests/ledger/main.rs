@@ -4,7 +4,9 @@
 
 mod kvm;
 mod naive;
+mod rerun;
 mod rules;
+mod snapshot;
 mod steps;
 mod transitions;
 mod twins;

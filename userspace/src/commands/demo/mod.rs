@@ -182,8 +182,9 @@ impl Demo<'_> {
     /// Acts one scenario out, shows it, and says whether expected and found are equal.
     fn one(&mut self, scenario: &'static Scenario, one_more: bool, out: &mut dyn Write) -> Result<bool> {
         let Self { args, config, session, runtime, recording } = self;
-        let pages = args.all_events || args.watching.latency || recording.is_some();
-        session.kernel().record_pages(scenario.every_call || pages)?;
+        session.kernel().record_pages(
+            scenario.every_call || args.all_events || args.watching.latency || recording.is_some(),
+        )?;
         let before = session.standing()?.counters.violations;
         let mut show = Show::new(args.json, scenario);
         let said = Arc::new(Mutex::new(Vec::new()));
