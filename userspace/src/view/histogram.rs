@@ -32,7 +32,7 @@ mod tests {
         let bars: Vec<_> = rows.iter().map(|row| row.matches('#').count()).collect();
         assert_eq!(bars, [1, 40, 0, 20]);
         assert_eq!(rows[0], format!("   512 ns to    1.0 us |#{:39} 1", ""));
-        assert!(rows.iter().all(String::is_ascii));
+        assert!(rows.iter().all(|row| row.is_ascii()));
     }
 
     #[test]
