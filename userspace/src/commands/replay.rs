@@ -100,7 +100,11 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
                 }
                 if shown && (event.is_vital() || args.all_events) {
                     pace.wait(time_ns, out)?;
-                    printer.event(&event, found.as_ref().map(|(verdict, places)| (verdict, places)), out)?;
+                    printer.event(
+                        &event,
+                        found.as_deref().map(|(verdict, places)| (verdict, places)),
+                        out,
+                    )?;
                 }
             }
             Step::Note(Note::Step { time_ns, text }) if shown => say_step(args.json, time_ns, &text, out)?,

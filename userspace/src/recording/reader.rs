@@ -237,39 +237,6 @@ impl<R: Read> Reader<R> {
         self.at
     }
 
-    /// The next item. None: that was all that can be read.
-    #[inline]
-    pub fn next(&mut self) -> Option<Item> {
-        loop {
-            match self.decoder.next(&self.raw) {
-                Ok(Some(record)) => {
-                    self.left = self.left.wrapping_sub(1);
-                    match record {
-                        Record::Page(event) => return Some(Item::Event(event)),
-                        Record::Vital { kind, bytes } => {
-                            let record = self.translation.apply(kind, bytes, &mut self.buffer);
-                            match record.and_then(|record| Event::parse(record).ok()) {
-                                Some(event) => return Some(Item::Event(event)),
-                                None => self.unknown += 1,
-                            }
-                        }
-                        Record::Note(text) => match serde_json::from_slice(text) {
-                            Ok(Note::Unknown) | Err(_) => self.unknown += 1,
-                            Ok(note) => return Some(Item::Note(note)),
-                        },
-                    }
-                }
-                Ok(None) if self.left == 0 => {
-                    if let Some(damage) = self.advance()? {
-                        return Some(Item::Damage(damage));
-                    }
-                }
-                Ok(None) => return Some(Item::Damage(self.broken(self.raw.len()))),
-                Err(malformed) => return Some(Item::Damage(self.broken(malformed.at))),
-            }
-        }
-    }
-
     /// What is in the frame is not what its head says: the rest of it is given up.
     fn broken(&mut self, at: usize) -> Damage {
         let missing = self.left;
@@ -379,6 +346,43 @@ impl<R: Read> Reader<R> {
             return Err(skipped(Fault::Content(0), own));
         }
         Ok(Kind::from_number(head.kind))
+    }
+}
+
+/// Everything that can be read.
+impl<R: Read> Iterator for Reader<R> {
+    type Item = Item;
+
+    #[inline]
+    fn next(&mut self) -> Option<Item> {
+        loop {
+            match self.decoder.next(&self.raw) {
+                Ok(Some(record)) => {
+                    self.left = self.left.wrapping_sub(1);
+                    match record {
+                        Record::Page(event) => return Some(Item::Event(event)),
+                        Record::Vital { kind, bytes } => {
+                            let record = self.translation.apply(kind, bytes, &mut self.buffer);
+                            match record.and_then(|record| Event::parse(record).ok()) {
+                                Some(event) => return Some(Item::Event(event)),
+                                None => self.unknown += 1,
+                            }
+                        }
+                        Record::Note(text) => match serde_json::from_slice(text) {
+                            Ok(Note::Unknown) | Err(_) => self.unknown += 1,
+                            Ok(note) => return Some(Item::Note(note)),
+                        },
+                    }
+                }
+                Ok(None) if self.left == 0 => {
+                    if let Some(damage) = self.advance()? {
+                        return Some(Item::Damage(damage));
+                    }
+                }
+                Ok(None) => return Some(Item::Damage(self.broken(self.raw.len()))),
+                Err(malformed) => return Some(Item::Damage(self.broken(malformed.at))),
+            }
+        }
     }
 }
 

@@ -27,7 +27,7 @@ pub enum Step {
         /// What happened.
         event: Event,
         /// Its verdict, if it is a violation that this version knows.
-        found: Option<(Verdict, Places)>,
+        found: Option<Box<(Verdict, Places)>>,
     },
     /// What was recorded beside.
     Note(Note),
@@ -162,46 +162,6 @@ impl<R: Read> Replay<R> {
         self.reader.end().and_then(|end| end.counted.as_ref()).or(self.counted.as_ref())
     }
 
-    /// The next step, after it went through the model. None: that was all that can be read.
-    #[inline]
-    pub fn next(&mut self) -> Option<Step> {
-        let item = match self.ahead.take() {
-            Some(item) => item,
-            None => self.reader.next()?,
-        };
-        Some(match item {
-            Item::Event(event) => {
-                let verdict = self.model.apply(&event);
-                self.rerun.apply(&event);
-                if self.model.accounting.pages.gaps != self.gaps || self.closed_by.is_some() {
-                    self.gap();
-                }
-                let found = verdict.map(|verdict| {
-                    let places = self.places(&verdict);
-                    (verdict, places)
-                });
-                Step::Event { event, found }
-            }
-            Item::Note(note) => {
-                match &note {
-                    Note::Counted(counted) => self.counted = Some(counted.clone()),
-                    Note::Unwritten { records, .. } => {
-                        self.unwritten = self.unwritten.saturating_add(*records);
-                        self.rerun.lost();
-                    }
-                    _ => {}
-                }
-                Step::Note(note)
-            }
-            Item::Damage(damage) => {
-                self.damages += 1;
-                self.rerun.lost();
-                self.missing = self.missing.saturating_add(damage.records.unwrap_or(0));
-                Step::Damage(damage)
-            }
-        })
-    }
-
     /// Page records are missing, or come late.
     #[cold]
     fn gap(&mut self) {
@@ -245,5 +205,49 @@ impl<R: Read> Replay<R> {
                 Places::nameless(verdict)
             }
         }
+    }
+}
+
+/// Everything that can be read, each step after it went through model and ledger.
+impl<R: Read> Iterator for Replay<R> {
+    type Item = Step;
+
+    #[inline]
+    fn next(&mut self) -> Option<Step> {
+        let item = match self.ahead.take() {
+            Some(item) => item,
+            None => self.reader.next()?,
+        };
+        Some(match item {
+            Item::Event(event) => {
+                let verdict = self.model.apply(&event);
+                self.rerun.apply(&event);
+                if self.model.accounting.pages.gaps != self.gaps || self.closed_by.is_some() {
+                    self.gap();
+                }
+                let found = verdict.map(|verdict| {
+                    let places = self.places(&verdict);
+                    Box::new((verdict, places))
+                });
+                Step::Event { event, found }
+            }
+            Item::Note(note) => {
+                match &note {
+                    Note::Counted(counted) => self.counted = Some(counted.clone()),
+                    Note::Unwritten { records, .. } => {
+                        self.unwritten = self.unwritten.saturating_add(*records);
+                        self.rerun.lost();
+                    }
+                    _ => {}
+                }
+                Step::Note(note)
+            }
+            Item::Damage(damage) => {
+                self.damages += 1;
+                self.rerun.lost();
+                self.missing = self.missing.saturating_add(damage.records.unwrap_or(0));
+                Step::Damage(damage)
+            }
+        })
     }
 }
