@@ -97,6 +97,9 @@ pub const MAX_LET_GO: u32 = 1 << 14;
 /// Threads of which it is remembered what they are doing to a guest_memfd.
 pub const MAX_GMEM_OPS: u32 = 1 << 12;
 
+/// Threads that can be in a SEAMCALL's function at the same time while its latency is measured.
+pub const MAX_ENTERED: u32 = 1 << 14;
+
 /// Answers of a SEAMCALL, as counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]

@@ -42,6 +42,15 @@ static MEMBER_OFFSETS: [u32; MEMBERS] = [NO_MEMBER; MEMBERS];
 #[unsafe(no_mangle)]
 static ZAP_TAKES_PFN: Global<u8> = Global::new(0);
 
+/// 1: somebody wants to know how long SEAMCALLs take.
+#[unsafe(no_mangle)]
+static LATENCY: Global<u8> = Global::new(0);
+
+#[inline(always)]
+pub fn latency() -> bool {
+    LATENCY.load() != 0
+}
+
 #[inline(always)]
 pub fn premap_exempt() -> bool {
     PREMAP_EXEMPT.load() != 0

@@ -160,7 +160,7 @@ pub fn violation(ctx: *mut c_void, hook: u8, finding: &Finding, now_ns: u64) {
 
 /// A SEAMCALL returned, if anybody records.
 #[inline(always)]
-pub fn seamcall(leaf: Leaf, call: &Call) {
+pub fn seamcall(leaf: Leaf, call: &Call, took_ns: u32) {
     if !pages_wanted() {
         return;
     }
@@ -180,7 +180,7 @@ pub fn seamcall(leaf: Leaf, call: &Call) {
         level: call.level as u8,
         hkid: call.hkid,
         tid: task.tid,
-        took_ns: 0,
+        took_ns,
         zero: 0,
     };
     // Nobody waits for these: the reader comes by on a timer.

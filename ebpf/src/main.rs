@@ -22,6 +22,7 @@ mod config;
 mod emit;
 mod gmem;
 mod kvm;
+mod latency;
 mod maps;
 mod pages;
 mod point;

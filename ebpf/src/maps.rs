@@ -7,7 +7,9 @@ use aya_ebpf::{
 };
 use septwatch_common::{
     Td,
-    config::{CHUNK, Control, Counters, MAX_GMEM_OPS, MAX_LET_GO, MAX_TDS, MAX_WINDOWS, MAX_ZAPS},
+    config::{
+        CHUNK, Control, Counters, MAX_ENTERED, MAX_GMEM_OPS, MAX_LET_GO, MAX_TDS, MAX_WINDOWS, MAX_ZAPS,
+    },
     wire::{LetGo, SeamcallOk, ViolationEvent},
     zap::{Zap, ZapKey},
 };
@@ -77,12 +79,33 @@ pub static VITAL: RingBuf<ViolationEvent, { 1 << 22 }> = RingBuf::new();
 #[btf_map]
 pub static PAGES: RingBuf<SeamcallOk, { 1 << 22 }> = RingBuf::new();
 
-/// Arguments of the probed functions that threads are in, where entry and return are probed apart.
+/// A probed function that a thread is in.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Kept {
+    pub args: [u64; 6],
+    /// When it was entered; 0 where nobody asked for latencies.
+    pub entered_ns: u64,
+}
+/// The probed functions that threads are in, where entry and return are probed apart.
 #[btf_map]
-pub static CALLS: HashMap<u64, [u64; 6], 16384> = HashMap::new();
+pub static CALLS: HashMap<u64, Kept, 16384> = HashMap::new();
 /// The same of KVM's own functions, which call each other: by thread and point.
 #[btf_map]
 pub static POINT_CALLS: HashMap<[u64; 2], [u64; 6], 16384> = HashMap::new();
+
+/// A function with fexit that a thread is in.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Entered {
+    /// Address of the call's arguments on the thread's stack.
+    pub frame: u64,
+    pub entered_ns: u64,
+}
+/// The functions with fexit that threads are in. Userspace leaves room for one where nobody asked for latencies.
+#[btf_map]
+pub static ENTERED: HashMap<u64, Entered, { MAX_ENTERED as usize }, { BPF_F_NO_PREALLOC as usize }> =
+    HashMap::new();
 
 #[inline(always)]
 pub fn counters() -> Option<*mut Counters> {

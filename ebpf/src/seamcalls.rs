@@ -17,8 +17,8 @@ use septwatch_common::{
 };
 
 use crate::{
-    atomic, config, emit,
-    maps::{CALLS, counters},
+    atomic, config, emit, latency,
+    maps::{CALLS, Kept, counters},
     point::{At, Probed, arguments},
     store::Maps,
     task::now_ns,
@@ -52,7 +52,7 @@ fn removed(returned: &impl At, shape: Shape) -> u64 {
 }
 
 #[inline(always)]
-fn decode(leaf: Leaf, returned: &impl At, shape: Shape) -> Option<Call> {
+fn decode(leaf: Leaf, returned: &impl At, shape: Shape, now_ns: u64) -> Option<Call> {
     let status = Status(returned.ret());
     let failed = !status.is_success();
     let pfn = match shape.page {
@@ -86,15 +86,16 @@ fn decode(leaf: Leaf, returned: &impl At, shape: Shape) -> Option<Call> {
             status,
             ext_err1: if failed { ext_err(returned, shape.ext_err1) } else { 0 },
             ext_err2: if failed { ext_err(returned, shape.ext_err2) } else { 0 },
-            now_ns: now_ns(),
+            now_ns,
         },
     })
 }
 
+/// A function returned at `now_ns` that was entered at `entered_ns`, if that was measured.
 #[inline(always)]
-fn returned(leaf: Leaf, returned: &impl At) -> Option<()> {
+fn returned(leaf: Leaf, returned: &impl At, entered_ns: u64, now_ns: u64) -> Option<()> {
     let counters = counters()?;
-    let Some(call) = decode(leaf, returned, config::shape(leaf)) else {
+    let Some(call) = decode(leaf, returned, config::shape(leaf), now_ns) else {
         // SAFETY: points into this CPU's counters.
         unsafe { atomic::fetch_add(&raw mut (*counters).unread, 1) };
         return None;
@@ -112,7 +113,7 @@ fn returned(leaf: Leaf, returned: &impl At) -> Option<()> {
         };
         atomic::fetch_add(answer, 1);
     }
-    emit::seamcall(leaf, &call);
+    emit::seamcall(leaf, &call, latency::took_ns(entered_ns, now_ns));
     let mut finding = Finding::NONE;
     if tracker::seamcall(&mut Maps, leaf, &call, &mut finding) {
         emit::violation(returned.ctx(), leaf as u8, &finding, call.answer.now_ns);
@@ -123,11 +124,17 @@ fn returned(leaf: Leaf, returned: &impl At) -> Option<()> {
 /// Keeps the arguments of a probed function for the probe at its return.
 #[inline(always)]
 fn entered(ctx: &ProbeContext) {
-    if CALLS.insert(bpf_get_current_pid_tgid(), arguments(ctx), u64::from(BPF_ANY)).is_err()
-        && let Some(counters) = counters()
-    {
+    let thread = bpf_get_current_pid_tgid();
+    let kept = Kept { args: arguments(ctx), entered_ns: 0 };
+    if CALLS.insert(thread, kept, u64::from(BPF_ANY)).is_err() {
+        let Some(counters) = counters() else { return };
         // SAFETY: points into this CPU's counters.
         unsafe { atomic::fetch_add(&raw mut (*counters).unread, 1) };
+    } else if config::latency()
+        && let Some(kept) = CALLS.get_ptr_mut(thread)
+    {
+        // SAFETY: this thread alone removes its entry. Last, so that as little as can be is measured of this program.
+        unsafe { (*kept).entered_ns = now_ns() };
     }
 }
 
@@ -146,19 +153,21 @@ pub fn kernel_entry(ctx: ProbeContext) -> u32 {
 /// A probed function returned.
 #[inline(always)]
 fn probed(leaf: Leaf, ctx: &RetProbeContext) {
+    let now_ns = now_ns();
     let thread = bpf_get_current_pid_tgid();
     // SAFETY: the value is copied at once; this thread alone writes it.
-    let Some(args) = (unsafe { CALLS.get(thread) }).copied() else { return };
+    let Some(Kept { args, entered_ns }) = (unsafe { CALLS.get(thread) }).copied() else { return };
     let _ = CALLS.remove(thread);
-    returned(leaf, &Probed::new(ctx, args));
+    returned(leaf, &Probed::new(ctx, args), entered_ns, now_ns);
 }
 
 macro_rules! seamcalls {
     ($($leaf:ident, $fexit:ident, $return:ident, $kernel_return:ident;)*) => {$(
         #[fexit]
         pub fn $fexit(ctx: FExitContext) -> i32 {
+            let now_ns = now_ns();
             debug!(&ctx, "{} returned", stringify!($fexit));
-            returned(Leaf::$leaf, &ctx);
+            returned(Leaf::$leaf, &ctx, latency::entered_ns(&ctx), now_ns);
             0
         }
 

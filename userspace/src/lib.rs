@@ -4,5 +4,6 @@ pub mod commands;
 pub mod explain;
 pub mod hooks;
 pub mod model;
+pub mod recording;
 pub mod source;
 pub mod view;

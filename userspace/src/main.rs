@@ -6,7 +6,7 @@ use std::{
 };
 
 use clap::Parser;
-use septwatch::commands::{self, Interrupted, demo, doctor, exit, explain, watch};
+use septwatch::commands::{self, BadInput, Interrupted, demo, doctor, exit, explain, record, replay, watch};
 
 /// Watches the physical pages that this host lends to the Intel TDX module, and says so the moment one of them is given
 /// back while a trust domain (TD) still maps it.
@@ -21,6 +21,8 @@ struct Cli {
 enum Command {
     Demo(demo::Args),
     Watch(watch::Args),
+    Record(record::Args),
+    Replay(replay::Args),
     Doctor(doctor::Args),
     Explain(explain::Args),
 }
@@ -39,6 +41,8 @@ fn main() -> ExitCode {
     let result = match &cli.command {
         Command::Demo(args) => demo::run(args, &mut out),
         Command::Watch(args) => watch::run(args, &mut out),
+        Command::Record(args) => record::run(args, &mut out),
+        Command::Replay(args) => replay::run(args, &mut out),
         Command::Doctor(args) => doctor::run(args).map_err(Into::into),
         Command::Explain(args) => return explain_exit(args),
     };
@@ -64,6 +68,9 @@ fn explain_exit(args: &explain::Args) -> ExitCode {
 fn exit_of(error: &anyhow::Error) -> u8 {
     if error.is::<Interrupted>() {
         return exit::INTERRUPTED;
+    }
+    if error.is::<BadInput>() {
+        return exit::USAGE;
     }
     if let Some(error) = error.downcast_ref::<doctor::DoctorError>() {
         return if matches!(error, doctor::DoctorError::Btf(_)) { exit::USAGE } else { exit::HOST };

@@ -4,10 +4,19 @@ pub mod demo;
 pub mod doctor;
 pub mod exit;
 pub mod explain;
+mod live;
+pub mod record;
+mod recording;
+pub mod replay;
 pub mod watch;
 mod watching;
 
 pub use watching::{Interrupted, Interrupts, Watching};
+
+/// What somebody gave is wrong: a flag, a file, a command.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct BadInput(pub String);
 
 /// Whether an error is that nobody reads the output any more.
 pub fn is_broken_pipe(error: &anyhow::Error) -> bool {

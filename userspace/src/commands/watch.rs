@@ -1,23 +1,22 @@
 //! `septwatch watch`: what the programs see on this host, line by line.
 
-use std::{
-    io::Write,
-    sync::{Arc, OnceLock},
-    time::{Duration, Instant},
-};
+use std::{io::Write, time::Duration};
 
 use anyhow::Result;
 use serde_json::json;
-use tokio::time;
 
-use super::{Interrupts, Watching, exit, watching};
+use super::{
+    Watching, exit,
+    live::{Live, Sink, Until},
+};
 use crate::{
-    hooks::lock::Lock,
+    model::verdict::Verdict,
     source::{
-        open::{self, Opened, Options},
-        session::{Session, Standing},
+        event::Event,
+        open::{Opened, Options},
+        session::Session,
     },
-    view::{json, lines, stack::KernelSymbols},
+    view::{print::Printer, stack::Places},
 };
 
 /// Watches the TDs of this host and prints violations as they happen, until it is interrupted.
@@ -58,151 +57,58 @@ fn duration(text: &str) -> Result<u64, String> {
 /// # Errors
 /// This host cannot be watched, or the output cannot be written.
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
-    open::check_capabilities()?;
-    let _lock = Lock::take("watch")?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let start = Instant::now();
-    let (mut kernel, opened) = open::live(&Options { kprobes: args.kprobes, ..args.watching.options() })?;
-    let _rest_of_log = args.watching.logger(kernel.ebpf(), runtime.handle())?;
-    kernel.record_pages(args.all_events)?;
-    say_opened(&opened, kernel.is_pinned());
-    let mut session = Session::new(kernel)?;
-    let Opened { hooks, attached, taken_over, .. } = opened;
-    // There are hundreds of thousands. Who takes over has no time for them: records may be waiting, and go out with
-    // addresses until they are read. Else they are there before it is said that all is watched.
-    let symbols = Arc::new(OnceLock::new());
-    let reader = std::thread::spawn({
-        let symbols = Arc::clone(&symbols);
-        move || symbols.set(KernelSymbols::running())
-    });
-    if !taken_over {
-        // A reader that died leaves the addresses.
-        let _ = reader.join();
-    }
-    if args.json {
-        let start = json!({"type": "start", "hooks": hooks, "attached": attached, "taken_over": taken_over});
-        writeln!(out, "{start}")?;
-    } else {
-        let ready = start.elapsed().as_millis();
-        let how = if taken_over { "taken over" } else { "attached" };
-        writeln!(out, "watching: {attached} of {hooks} hooks {how} after {ready} ms")?;
-    }
-    out.flush()?;
-    let ended = runtime.block_on(follow(args, &mut session, &symbols, out));
+    let options = Options { kprobes: args.kprobes, ..args.watching.options() };
+    let mut live = Live::begin("watch", &args.watching, &options, args.all_events)?;
+    say_start(args.json, &live, "watching", out)?;
+    let mut until = Until { duration: args.duration.map(Duration::from_secs), ..Until::default() };
+    let printing = &mut Printing { printer: Printer { json: args.json }, every_call: args.all_events, out };
+    let ended = live.follow(&mut until, printing);
     if args.leave {
-        session.kernel().leave();
+        live.session.kernel().leave();
     }
     ended?;
+    let session = &live.session;
     let standing = session.standing()?;
-    let total =
-        session.model().total().max(if taken_over { 0 } else { standing.counters.violations.iter().sum() });
-    last_words(args, total, &session, &standing, out)?;
+    let counted = if live.opened.taken_over { 0 } else { standing.counters.violations.iter().sum() };
+    let total = session.model().total().max(counted);
+    Printer { json: args.json }.end(total, session.model(), &standing, out)?;
     Ok(if total == 0 { exit::OK } else { exit::VIOLATION })
 }
 
-/// What somebody should know of how the programs came to run, on standard error.
-fn say_opened(opened: &Opened, pinned: bool) {
-    for (hook, error) in &opened.not_attached {
-        eprintln!("septwatch: without {hook}: {}", crate::commands::told(error));
-    }
-    if opened.replaced {
-        eprintln!(
-            "septwatch: a ledger that this version cannot take over was running, and was removed: TDs that run already are not in the new one"
-        );
-    }
-    if !pinned {
-        eprintln!("septwatch: no bpffs on /sys/fs/bpf: if this process is killed, detection ends with it");
-    }
-}
-
-async fn follow(
-    args: &Args,
-    session: &mut Session,
-    symbols: &OnceLock<KernelSymbols>,
-    out: &mut dyn Write,
-) -> Result<()> {
-    let none = KernelSymbols::default();
-    let ring = watching::readiness(session.kernel().wake_up()?)?;
-    let mut interrupts = Interrupts::new()?;
-    let mut tick = time::interval(Duration::from_millis(100));
-    let end = args.duration.map(|seconds| Instant::now() + Duration::from_secs(seconds));
-    loop {
-        let stop = tokio::select! {
-            ready = ring.readable() => {
-                ready?.clear_ready();
-                false
-            }
-            _ = tick.tick() => {
-                session.tend()?;
-                end.is_some_and(|end| Instant::now() >= end)
-            }
-            () = interrupts.received() => true,
-        };
-        let mut written = Ok(());
-        let symbols = symbols.get().unwrap_or(&none);
-        // A record leaves the ring when this returns: it must be out by then, for this process may be killed.
-        session.pump(|event, verdict| {
-            if written.is_err() {
-                return;
-            }
-            let time_ns = event.header().time_ns;
-            written = if let (true, Some(verdict)) = (args.json, &verdict) {
-                writeln!(out, "{}", json::violation(verdict, symbols))
-            } else if args.json {
-                writeln!(out, "{}", json::event(&event, None))
-            } else {
-                let mut text = format!("{}.{:09} ", time_ns / 1_000_000_000, time_ns % 1_000_000_000);
-                text.push_str(if verdict.is_some() { "! " } else { "  " });
-                text.push_str(&lines::event(&event, verdict.as_ref()));
-                for line in verdict.iter().flat_map(|verdict| lines::details(verdict, symbols)) {
-                    text.push_str("\n      ");
-                    text.push_str(&line);
-                }
-                writeln!(out, "{text}")
-            };
-            if written.is_ok() && event.is_vital() {
-                written = out.flush();
-            }
-        })?;
-        written?;
-        out.flush()?;
-        if stop {
-            return Ok(());
-        }
-    }
-}
-
-fn last_words(
-    args: &Args,
-    total: u64,
-    session: &Session,
-    standing: &Standing,
-    out: &mut dyn Write,
-) -> Result<()> {
-    let windows = &session.model().windows;
-    if args.json {
-        let mut end = json!({"type": "end", "violations": total, "windows": windows});
-        if let Some(end) = end.as_object_mut() {
-            end.extend(json::standing(standing));
-        }
-        writeln!(out, "{end}")?;
+/// Says that all is watched.
+pub(super) fn say_start(json: bool, live: &Live, doing: &str, out: &mut dyn Write) -> Result<()> {
+    let Opened { hooks, attached, taken_over, .. } = live.opened;
+    if json {
+        let start = json!({"type": "start", "hooks": hooks, "attached": attached, "taken_over": taken_over});
+        writeln!(out, "{start}")?;
     } else {
-        let vital = standing.vital;
-        writeln!(
-            out,
-            "{total} violations; vital records: {} produced = {} received + {} lost{}",
-            vital.produced,
-            vital.received,
-            vital.lost,
-            if vital.earlier == 0 { String::new() } else { format!(" + {} received before", vital.earlier) }
-        )?;
-        for line in lines::windows(windows) {
-            writeln!(out, "{line}")?;
-        }
-        if standing.missed_releases != 0 {
-            writeln!(out, "{} runs at page releases were dropped by the kernel", standing.missed_releases)?;
-        }
+        let ready = live.took.as_millis();
+        let how = if taken_over { "taken over" } else { "attached" };
+        writeln!(out, "{doing}: {attached} of {hooks} hooks {how} after {ready} ms")?;
     }
-    out.flush()?;
-    Ok(())
+    Ok(out.flush()?)
+}
+
+/// Prints everything that arrives.
+struct Printing<'a> {
+    printer: Printer,
+    /// With --latency, calls come only to be measured.
+    every_call: bool,
+    out: &'a mut dyn Write,
+}
+
+impl Sink for Printing<'_> {
+    fn event(&mut self, event: &Event, found: Option<(&Verdict, &Places)>) -> Result<()> {
+        if self.every_call || event.is_vital() {
+            self.printer.event(event, found, self.out)?;
+        }
+        if event.is_vital() {
+            self.out.flush()?;
+        }
+        Ok(())
+    }
+
+    fn pumped(&mut self, _: &mut Session) -> Result<()> {
+        Ok(self.out.flush()?)
+    }
 }

@@ -4,6 +4,7 @@ use std::{
     io,
     os::fd::{AsFd as _, OwnedFd},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -16,6 +17,39 @@ use tokio::{
 };
 
 use crate::{hooks::load::CHUNK_BYTES, source::open::Options};
+
+/// A size in bytes: a number, or one with K, M or G.
+pub fn size(text: &str) -> Result<u64, String> {
+    let wrong = || "not a size: bytes, or with K, M or G, as in 16M".to_owned();
+    let digits = text.trim_end_matches(['K', 'M', 'G']);
+    let shift = match &text[digits.len()..] {
+        "" => 0,
+        "K" => 10,
+        "M" => 20,
+        "G" => 30,
+        _ => return Err(wrong()),
+    };
+    let bytes = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift));
+    bytes.filter(|bytes| *bytes != 0).ok_or_else(wrong)
+}
+
+/// A span of time up to a year: seconds, or a number with ms, s, m or h.
+pub fn span(text: &str) -> Result<Duration, String> {
+    const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+    let unit = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let ms = match &text[unit..] {
+        "ms" => Some(1),
+        "" | "s" => Some(1_000),
+        "m" => Some(60_000),
+        "h" => Some(3_600_000),
+        _ => None,
+    };
+    let number = text[..unit].parse::<u64>().ok();
+    let span = number.zip(ms).and_then(|(number, ms)| number.checked_mul(ms)).map(Duration::from_millis);
+    span.filter(|span| (Duration::from_millis(1)..=YEAR).contains(span)).ok_or_else(|| {
+        "not a time of up to a year: seconds, or a number with ms, s, m or h, as in 90s".to_owned()
+    })
+}
 
 /// Flags of the commands that load programs.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -30,6 +64,10 @@ pub struct Watching {
     /// Size of each ring buffer in bytes: a power of two, 4096 to 1 GiB.
     #[arg(long, value_name = "BYTES", value_parser = ring_bytes)]
     pub ring_bytes: Option<u32>,
+    /// Measure how long each SEAMCALL takes, and tell at the end, leaf by leaf: from the entry of the kernel's function
+    /// to its return, with the function itself and a trampoline of the programs. Costs a second program at each.
+    #[arg(long)]
+    pub latency: bool,
 }
 
 /// How much the programs log.
@@ -49,18 +87,11 @@ fn ring_bytes(text: &str) -> Result<u32, String> {
 }
 
 fn ledger_limit(text: &str) -> Result<u64, String> {
-    let wrong = || "not a size of 4K or more: bytes, or with K, M or G, as in 16M".to_owned();
-    let digits = text.trim_end_matches(['K', 'M', 'G']);
-    let shift = match &text[digits.len()..] {
-        "" => 0,
-        "K" => 10,
-        "M" => 20,
-        "G" => 30,
-        _ => return Err(wrong()),
-    };
-    let bytes = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift));
     // Less has no room for a single frame.
-    bytes.filter(|bytes| *bytes >= CHUNK_BYTES).ok_or_else(wrong)
+    size(text)
+        .ok()
+        .filter(|bytes| *bytes >= CHUNK_BYTES)
+        .ok_or_else(|| "not a size of 4K or more: bytes, or with K, M or G, as in 16M".to_owned())
 }
 
 impl Watching {
@@ -77,6 +108,7 @@ impl Watching {
             rings,
             log_level: self.bpf_log.map_or(0, |level| level as u8),
             kprobes: false,
+            latency: self.latency,
         }
     }
 
@@ -187,7 +219,24 @@ impl Interrupts {
 
 #[cfg(test)]
 mod tests {
-    use super::ledger_limit;
+    use std::time::Duration;
+
+    use super::{ledger_limit, size, span};
+
+    #[test]
+    fn a_time_has_a_unit_or_is_in_seconds() {
+        for (text, ms) in [("90", 90_000), ("90s", 90_000), ("5m", 300_000), ("1h", 3_600_000), ("15ms", 15)]
+        {
+            assert_eq!(span(text), Ok(Duration::from_millis(ms)));
+        }
+        for text in
+            ["", "s", "0", "0ms", "-1s", "1.5s", "1 s", "1d", "8761h", "99999999999999999999", "\u{e9}s"]
+        {
+            assert!(span(text).is_err(), "{text}");
+        }
+        assert!(size("0").is_err());
+        assert_eq!(size("1K"), Ok(1024));
+    }
 
     #[test]
     fn a_size_has_a_unit_or_is_in_bytes() {

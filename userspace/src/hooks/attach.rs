@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    os::fd::{AsFd, AsRawFd as _, OwnedFd},
+    os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd},
     path::Path,
 };
 
@@ -293,22 +293,40 @@ impl Attached {
         let returns = spec.at_return.map(|stem| (format!("{stem}_fexit"), bpf_attach_type::BPF_TRACE_FEXIT));
         let entries = spec.entry.map(|stem| (format!("{stem}_fentry"), bpf_attach_type::BPF_TRACE_FENTRY));
         for (name, attach_type) in returns.into_iter().chain(entries) {
-            let (instructions, license) =
-                relocated.program(&name).ok_or_else(|| AttachError::Missing(name.clone()))?;
-            let program = bpf::Tracing {
-                name: &name,
-                instructions,
-                license,
-                attach_type,
-                module: module.as_ref().map(AsFd::as_fd),
-                function: bound.btf_id,
-            };
-            let program = program.load().map_err(not_attached(function))?;
-            let link = bpf::attach(program.as_fd(), None).map_err(not_attached(function))?;
-            self.keep_program(&name, &program)?;
-            self.keep_link(&name, link)?;
+            self.tracing(relocated, &name, &name, attach_type, module.as_ref().map(AsFd::as_fd), bound)?;
         }
         Ok(())
+    }
+
+    /// Attaches the program that takes the time at the entry of a function of vmlinux. To be done after
+    /// [`Self::fexit`]: what it keeps of a call, the program at the return takes away.
+    ///
+    /// # Errors
+    /// The function cannot be traced, or the kernel refuses the program.
+    pub fn entry_time(&mut self, relocated: &Relocated, bound: &Bound) -> Result<(), AttachError> {
+        let keep_as = format!("entry-{}", bound.function);
+        self.tracing(relocated, "tdh_fentry", &keep_as, bpf_attach_type::BPF_TRACE_FENTRY, None, bound)
+    }
+
+    /// One program at one function, by fentry or fexit, kept under a name of its own.
+    fn tracing(
+        &mut self,
+        relocated: &Relocated,
+        name: &str,
+        keep_as: &str,
+        attach_type: bpf_attach_type,
+        module: Option<BorrowedFd<'_>>,
+        bound: &Bound,
+    ) -> Result<(), AttachError> {
+        let function = &bound.function;
+        let (instructions, license) =
+            relocated.program(name).ok_or_else(|| AttachError::Missing(name.to_owned()))?;
+        let program =
+            bpf::Tracing { name, instructions, license, attach_type, module, function: bound.btf_id };
+        let program = program.load().map_err(not_attached(function))?;
+        let link = bpf::attach(program.as_fd(), None).map_err(not_attached(function))?;
+        self.keep_program(keep_as, &program)?;
+        self.keep_link(keep_as, link)
     }
 
     /// Attaches to functions of this process: one program at the entry, which keeps the arguments, and each function's

@@ -5,7 +5,7 @@
 use aya::{Btf, Ebpf, EbpfLoader};
 use septwatch_common::{
     Leaf,
-    config::{BLOCK_SHIFT, CHUNK, SHAPES, Shape},
+    config::{BLOCK_SHIFT, CHUNK, MAX_ENTERED, SHAPES, Shape},
     kvm::{MEMBERS, POINTS, PointArgs},
 };
 use thiserror::Error;
@@ -91,6 +91,8 @@ pub struct Settings {
     pub rings: Rings,
     /// Log level of the programs: 0 is off, 1 error to 5 trace.
     pub log_level: u8,
+    /// Whether it is measured how long SEAMCALLs take.
+    pub latency: bool,
 }
 
 /// The programs cannot be loaded.
@@ -153,6 +155,7 @@ pub fn load(settings: &Settings, btf: Option<&Btf>) -> Result<Ebpf, LoadError> {
     let takes_pfn = u8::from(settings.zap_takes_pfn);
     let user = u8::from(settings.memory == Memory::User);
     let exempt = u8::from(settings.premap_exempt);
+    let latency = u8::from(settings.latency);
     let mut loader = EbpfLoader::new();
     loader
         .btf(btf)
@@ -160,6 +163,7 @@ pub fn load(settings: &Settings, btf: Option<&Btf>) -> Result<Ebpf, LoadError> {
         .map_max_entries("BLOCKS", blocks)
         .map_max_entries("VITAL", settings.rings.vital)
         .map_max_entries("PAGES", settings.rings.pages)
+        .map_max_entries("ENTERED", if settings.latency { MAX_ENTERED } else { 1 })
         .override_global("VMEMMAP_BASE", &settings.page.base, true)
         .override_global("PAGE_STRUCT_SHIFT", &shift, true)
         .override_global("PAGE_STRUCT_SIZE", &settings.page.size, true)
@@ -171,7 +175,8 @@ pub fn load(settings: &Settings, btf: Option<&Btf>) -> Result<Ebpf, LoadError> {
         .override_global("SEAMCALL_SHAPES", &shapes[..], true)
         .override_global("POINT_ARGS", &points[..], true)
         .override_global("MEMBER_OFFSETS", &members[..], true)
-        .override_global("ZAP_TAKES_PFN", &takes_pfn, true);
+        .override_global("ZAP_TAKES_PFN", &takes_pfn, true)
+        .override_global("LATENCY", &latency, true);
     if settings.log_level != 0 {
         loader.map_max_entries(LOGS, LOG_BYTES).override_global("AYA_LOG_LEVEL", &settings.log_level, true);
     }

@@ -63,6 +63,8 @@ pub struct Note {
     pub hooks: usize,
     /// Those of them that are attached.
     pub attached: usize,
+    /// Whether the programs measure how long SEAMCALLs take.
+    pub latency: bool,
 }
 
 /// A folder of pins.
@@ -179,8 +181,8 @@ impl Pins {
     ///
     /// # Errors
     /// The note cannot be written.
-    pub fn complete(&self, hooks: usize, attached: usize) -> Result<(), PinError> {
-        let note = Note { programs: PROGRAMS.to_owned(), hooks, attached };
+    pub fn complete(&self, hooks: usize, attached: usize, latency: bool) -> Result<(), PinError> {
+        let note = Note { programs: PROGRAMS.to_owned(), hooks, attached, latency };
         let text = serde_json::to_string(&note).map_err(|error| failed(&self.note)(error.into()))?;
         // Whole or not at all.
         let part = self.note.with_extension("part");

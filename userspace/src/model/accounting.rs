@@ -105,6 +105,21 @@ impl Accounting {
             .filter_map(move |(cpu, streams)| Some((cpu, streams[stream].as_ref()?)))
     }
 
+    /// What [`Self::resume`] takes, for who goes on from here: by CPU and stream, what was numbered, and not received.
+    pub fn so_far(&self) -> Vec<[Produced; 2]> {
+        let cpus = self.sequences.len().max(self.before.len());
+        let of = |cpu: usize, at: usize| {
+            let before =
+                self.before.get(cpu).map_or(Produced { produced: 0, lost: 0 }, |streams| streams[at]);
+            let seen = self.sequences.get(cpu).and_then(|streams| streams[at].as_ref());
+            seen.map_or(before, |seen| Produced {
+                produced: seen.next().max(before.produced),
+                lost: seen.missing().saturating_add(before.lost),
+            })
+        };
+        (0..cpus).map(|cpu| [of(cpu, 0), of(cpu, 1)]).collect()
+    }
+
     /// Vital and page records, against what the kernel side counted.
     pub fn balance(&self, counters: &Counters) -> [Balance; 2] {
         let balance = |at: usize, stream: &Stream, produced: &Produced| {

@@ -2,6 +2,8 @@
 //! of events; it knows neither terminal nor network, and asks the kernel nothing.
 
 pub mod accounting;
+pub mod histogram;
+pub mod latency;
 pub mod rerun;
 pub mod store;
 pub mod verdict;
@@ -13,6 +15,7 @@ use septwatch_common::{Life, Suspect, Td, Violation, wire::TdLife};
 
 use crate::source::event::Event;
 use accounting::Accounting;
+use latency::Latencies;
 use verdict::Verdict;
 use windows::Windows;
 
@@ -52,6 +55,8 @@ pub struct Model {
     pub accounting: Accounting,
     /// How long things stayed wrong.
     pub windows: Windows,
+    /// How long SEAMCALLs took.
+    pub latencies: Latencies,
 }
 
 impl Model {
@@ -60,7 +65,8 @@ impl Model {
         self.accounting.received(event);
         match event {
             Event::Life(life) => self.life(life),
-            Event::Call(_) | Event::Frame(_) => {}
+            Event::Call(call) => self.latencies.call(&call.call),
+            Event::Frame(_) => {}
             Event::Vm(vm) => self.windows.vm(vm),
             Event::Violation(event) => {
                 let verdict = Verdict::of(event)?;

@@ -9,7 +9,7 @@ use hdrhistogram::Histogram;
 use septwatch_common::{Violation, kvm::VmStage, wire::VmLife};
 use serde::{Serialize, Serializer, ser::SerializeMap as _};
 
-use super::verdict::Verdict;
+use super::{histogram::Summary, verdict::Verdict};
 
 /// A span that is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -84,21 +84,6 @@ struct Open {
 pub struct Windows {
     spans: BTreeMap<Span, Histogram<u64>>,
     tds: HashMap<u32, Open>,
-}
-
-/// One of them, summed up, in ns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Summary {
-    /// How many.
-    pub count: u64,
-    /// Shortest.
-    pub min_ns: u64,
-    /// Median.
-    pub p50_ns: u64,
-    /// 99 of 100 are at most this.
-    pub p99_ns: u64,
-    /// Longest.
-    pub max_ns: u64,
 }
 
 impl Windows {
@@ -178,16 +163,7 @@ impl Windows {
 
     /// The spans that were seen, summed up.
     pub fn summaries(&self) -> impl Iterator<Item = (Span, Summary)> {
-        self.spans.iter().map(|(span, histogram)| {
-            let summary = Summary {
-                count: histogram.len(),
-                min_ns: histogram.min(),
-                p50_ns: histogram.value_at_quantile(0.5),
-                p99_ns: histogram.value_at_quantile(0.99),
-                max_ns: histogram.max(),
-            };
-            (*span, summary)
-        })
+        self.spans.iter().map(|(span, histogram)| (*span, Summary::of(histogram)))
     }
 }
 

@@ -244,7 +244,8 @@ impl Kernel {
         Ok(())
     }
 
-    /// Attaches the hooks of a plan at functions of the kernel. One that cannot be attached though it was planned, and
+    /// Attaches the hooks of a plan at functions of the kernel, with `latency` those that take the time of SEAMCALLs as
+    /// well. One that cannot be attached though it was planned, and
     /// without which verdicts say less but nothing false, is handed to `without`.
     ///
     /// # Errors
@@ -253,6 +254,7 @@ impl Kernel {
         &mut self,
         plan: &Plan,
         btf: &Btf,
+        latency: bool,
         mut without: impl FnMut(&'static str, AttachError),
     ) -> Result<usize, KernelError> {
         let Self { ebpf, relocated, attached, .. } = self;
@@ -273,7 +275,12 @@ impl Kernel {
             let Some(bound) = hook.and_then(|hook| hook.bound()) else { continue };
             match bound.binding {
                 Binding::Kprobe => attached.kprobe(ebpf, &bound.function)?,
-                _ => attached.fexit(ebpf, &bound.function, btf)?,
+                _ => {
+                    attached.fexit(ebpf, &bound.function, btf)?;
+                    if latency {
+                        attached.entry_time(&relocated, bound)?;
+                    }
+                }
             }
             count += 1;
         }
@@ -293,9 +300,9 @@ impl Kernel {
     ///
     /// # Errors
     /// It cannot be written down.
-    pub fn complete(&self, hooks: usize, attached: usize) -> Result<(), KernelError> {
+    pub fn complete(&self, hooks: usize, attached: usize, latency: bool) -> Result<(), KernelError> {
         match self.attached.pins() {
-            Some(pins) => Ok(pins.complete(hooks, attached).map_err(AttachError::from)?),
+            Some(pins) => Ok(pins.complete(hooks, attached, latency).map_err(AttachError::from)?),
             None => Ok(()),
         }
     }
@@ -353,13 +360,21 @@ impl Kernel {
         Ok(())
     }
 
+    /// What each CPU counted.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn counters_by_cpu(&self) -> Result<Vec<Counters>, KernelError> {
+        let each = self.counters.get(&0, 0).map_err(map_error("COUNTERS"))?;
+        Ok(each.iter().map(|CountersPod(one)| *one).collect())
+    }
+
     /// What was counted, over all CPUs.
     ///
     /// # Errors
     /// The map cannot be read.
     pub fn counters(&self) -> Result<Counters, KernelError> {
-        let each = self.counters.get(&0, 0).map_err(map_error("COUNTERS"))?;
-        Ok(each.iter().fold(counters::NOTHING, |sum, CountersPod(one)| counters::add(sum, one)))
+        Ok(self.counters_by_cpu()?.iter().fold(counters::NOTHING, counters::add))
     }
 
     /// Runs of SEAMCALL programs that the kernel's recursion guard dropped, and of release programs.

@@ -22,7 +22,7 @@ use crate::hooks::{
     load::{Memory as Pointers, Rings, Settings},
     offsets::Offsets,
     pins::{Note, Pins},
-    plan::{self, PageToPfn, State},
+    plan::{self, PageToPfn, Plan, State},
     points,
     shape::{LevelUnit, PageUnit, Role, Shape as PlanShape},
     symbols::{SymbolError, Symbols},
@@ -40,6 +40,8 @@ pub struct Options {
     pub log_level: u8,
     /// Attach to functions by kprobes even where fexit works.
     pub kprobes: bool,
+    /// Measure how long SEAMCALLs take, at the price of a second program at each of their functions.
+    pub latency: bool,
 }
 
 /// The programs cannot be attached on this host.
@@ -131,6 +133,7 @@ pub fn demo(shape: module::Shape, options: &Options) -> Result<(Kernel, module::
         ledger_limit: options.ledger_limit,
         rings: options.rings,
         log_level: options.log_level,
+        latency: options.latency,
     };
     let mut kernel = Kernel::load(&settings, Some(&btf), None)?;
     kernel.attach_releases()?;
@@ -161,6 +164,25 @@ pub struct Opened {
     pub taken_over: bool,
     /// Whether a ledger was running that this version cannot take over, and was removed.
     pub replaced: bool,
+    /// Whether the programs measure how long SEAMCALLs take: with a ledger that was taken over, whether they were
+    /// attached so.
+    pub latency: bool,
+    /// The plan that was followed; none where the programs were attached by another process.
+    pub plan: Option<Plan>,
+}
+
+/// The plan for this kernel.
+///
+/// # Errors
+/// Its types or symbols cannot be read.
+pub fn plan_for(options: &Options) -> Result<Plan, OpenError> {
+    let types = KernelBtf::read(SYSFS.as_ref(), &plan::btf_names())?;
+    let symbols = Symbols::running(&plan::symbol_names())?;
+    let mut allowed = Allowed::probe(Some(&types.vmlinux));
+    if options.kprobes {
+        allowed.fexit = Probe::Refused("--kprobes".to_owned());
+    }
+    Ok(plan::plan(&types, Some(&symbols), &allowed)?)
 }
 
 /// Takes over the ledger that another process left, or attaches to this kernel's functions, as the plan says.
@@ -170,19 +192,15 @@ pub struct Opened {
 pub fn live(options: &Options) -> Result<(Kernel, Opened), OpenError> {
     check_capabilities()?;
     // What cannot be taken over is removed below, like that of another version.
-    if let Some((pins, Note { hooks, attached, .. })) = Pins::left()
+    if let Some((pins, Note { hooks, attached, latency, .. })) = Pins::left()
         && let Ok(kernel) = Kernel::take_over(pins)
     {
         let not_attached = Vec::new();
-        return Ok((kernel, Opened { hooks, attached, not_attached, taken_over: true, replaced: false }));
+        let opened =
+            Opened { hooks, attached, not_attached, taken_over: true, replaced: false, latency, plan: None };
+        return Ok((kernel, opened));
     }
-    let types = KernelBtf::read(SYSFS.as_ref(), &plan::btf_names())?;
-    let symbols = Symbols::running(&plan::symbol_names())?;
-    let mut allowed = Allowed::probe(Some(&types.vmlinux));
-    if options.kprobes {
-        allowed.fexit = Probe::Refused("--kprobes".to_owned());
-    }
-    let plan = plan::plan(&types, Some(&symbols), &allowed)?;
+    let plan = plan_for(options)?;
     let missing: Vec<_> = plan
         .missing_required()
         .map(|hook| match &hook.state {
@@ -221,6 +239,7 @@ pub fn live(options: &Options) -> Result<(Kernel, Opened), OpenError> {
         ledger_limit: options.ledger_limit,
         rings: options.rings,
         log_level: options.log_level,
+        latency: options.latency,
     };
     let (pins, replaced) = match Pins::fresh().map_err(AttachError::from)? {
         Some((pins, replaced)) => (Some(pins), replaced),
@@ -228,13 +247,15 @@ pub fn live(options: &Options) -> Result<(Kernel, Opened), OpenError> {
     };
     let mut kernel = Kernel::load(&settings, Some(&btf), pins)?;
     kernel.attach_releases()?;
-    let mut not_attached = Vec::new();
+    let (latency, mut not_attached) = (options.latency, Vec::new());
     // mm_page_alloc is loaded, and attached when a frame comes back too early.
     let tracepoints = plan.hooks.iter().filter(|hook| hook.name.starts_with("mm_")).count();
-    let functions = kernel.attach_functions(&plan, &btf, |hook, error| not_attached.push((hook, error)))?;
+    let functions =
+        kernel.attach_functions(&plan, &btf, latency, |hook, error| not_attached.push((hook, error)))?;
     let (hooks, attached) = (plan.hooks.len(), tracepoints + functions);
-    kernel.complete(hooks, attached)?;
-    Ok((kernel, Opened { hooks, attached, not_attached, taken_over: false, replaced }))
+    kernel.complete(hooks, attached, latency)?;
+    let plan = Some(plan);
+    Ok((kernel, Opened { hooks, attached, not_attached, taken_over: false, replaced, latency, plan }))
 }
 
 /// A shape of the plan as the programs take it.

@@ -8,7 +8,7 @@ use super::{
     event::Event,
     kernel::{Kernel, KernelError},
 };
-use crate::model::{Model, accounting::Balance, verdict::Verdict};
+use crate::model::{Model, accounting::Balance, latency::Latencies, verdict::Verdict};
 
 /// How long allocations stay watched after the last sign that a frame may come back too early.
 const ALERT: Duration = Duration::from_secs(60);
@@ -61,6 +61,11 @@ impl Session {
     /// What events told so far.
     pub fn model(&self) -> &Model {
         &self.model
+    }
+
+    /// The latencies that were measured since this was last asked.
+    pub fn take_latencies(&mut self) -> Latencies {
+        std::mem::take(&mut self.model.latencies)
     }
 
     /// Whether allocations are watched now.

@@ -14,7 +14,7 @@ use crate::{
         verdict::{Verdict, hook},
     },
     source::{event::Event, session::Standing},
-    view::stack::{KernelSymbols, user_names},
+    view::stack::Places,
 };
 
 fn life(event: &TdLife) -> Value {
@@ -34,12 +34,11 @@ fn life(event: &TdLife) -> Value {
     })
 }
 
-/// A violation as [`event`] gives it, and the places in its stacks by name: the addresses mean something only as long
-/// as this kernel and this process run.
-pub fn violation(verdict: &Verdict, symbols: &KernelSymbols) -> Value {
+/// A violation as [`event`] gives it, and the places in its stacks by name.
+pub fn violation(verdict: &Verdict, places: &Places) -> Value {
     let mut object = json!(verdict);
-    object["kernel_functions"] = verdict.kernel_stack.iter().map(|at| symbols.name(*at)).collect();
-    object["user_functions"] = user_names(verdict.tgid, &verdict.user_stack).into();
+    object["kernel_functions"] = places.kernel.clone().into();
+    object["user_functions"] = places.user.clone().into();
     object
 }
 
@@ -91,6 +90,7 @@ pub fn event(event: &Event, verdict: Option<&Verdict>) -> Value {
                 "status_name": Status(event.status).name(),
                 "ext_err1": format!("{:#x}", event.ext_err1),
                 "ext_err2": format!("{:#x}", event.ext_err2),
+                "took_ns": (call.took_ns != 0).then_some(call.took_ns),
                 "pid": call.header.tgid,
                 "tid": call.tid,
             })

@@ -1,6 +1,6 @@
 //! Events as lines for people.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, iter};
 
 use septwatch_common::{
     Leaf, Level, Life, Status, Violation,
@@ -11,12 +11,14 @@ use septwatch_common::{
 
 use crate::{
     model::{
+        histogram::Summary,
+        latency::Latencies,
         text,
         verdict::{Cause, Verdict},
         windows::Windows,
     },
     source::event::Event,
-    view::stack::{self, KernelSymbols},
+    view::{histogram, stack::Places},
 };
 
 /// A span of time in the unit that reads best.
@@ -87,15 +89,24 @@ fn vm(event: &VmLife) -> String {
     }
 }
 
+fn summary(s: &Summary) -> String {
+    let [min, p50, p99, max] = [s.min_ns, s.p50_ns, s.p99_ns, s.max_ns].map(span);
+    format!("{:>6} x  min {min}, p50 {p50}, p99 {p99}, max {max}", s.count)
+}
+
 /// The spans that were seen, a line each.
 pub fn windows(windows: &Windows) -> Vec<String> {
-    windows
-        .summaries()
-        .map(|(which, s)| {
-            let [min, p50, p99, max] = [s.min_ns, s.p50_ns, s.p99_ns, s.max_ns].map(span);
-            format!("{:<46} {:>6} x  min {min}, p50 {p50}, p99 {p99}, max {max}", which.words(), s.count)
-        })
-        .collect()
+    windows.summaries().map(|(which, spans)| format!("{:<46} {}", which.words(), summary(&spans))).collect()
+}
+
+/// The latencies that were measured: of each leaf a line, and a histogram below it.
+pub fn latencies(latencies: &Latencies) -> Vec<String> {
+    let of = |(leaf, spans): (Leaf, Summary)| {
+        let rows = histogram::rows(&latencies.octaves(leaf));
+        let head = format!("{:<23} {}", leaf.name(), summary(&spans));
+        iter::once(head).chain(rows.into_iter().map(|row| format!("  {row}")))
+    };
+    latencies.summaries().flat_map(of).collect()
 }
 
 /// A violation in one line.
@@ -114,7 +125,7 @@ pub fn headline(verdict: &Verdict) -> String {
 }
 
 /// What a violation means and how it came about: lines of their own.
-pub fn details(verdict: &Verdict, symbols: &KernelSymbols) -> Vec<String> {
+pub fn details(verdict: &Verdict, places: &Places) -> Vec<String> {
     let mut lines = vec![meaning(verdict)];
     if let Some(failed) = verdict.failed {
         let mut line = match failed.leaf {
@@ -159,18 +170,14 @@ pub fn details(verdict: &Verdict, symbols: &KernelSymbols) -> Vec<String> {
         "seen at {} on CPU {}, running {} (pid {}, tid {})",
         verdict.hook, verdict.cpu, verdict.comm, verdict.tgid, verdict.tid
     ));
-    if !verdict.kernel_stack.is_empty() {
+    if !places.kernel.is_empty() {
         // Without the programs that saw it and the trampolines that lead to programs.
-        let names = verdict.kernel_stack.iter().map(|at| symbols.name(*at));
-        let names: Vec<_> = names.filter(|name| !name.starts_with("bpf_")).take(8).collect();
-        lines.push(format!("kernel stack: {}", names.join(" < ")));
+        let names = places.kernel.iter().filter(|name| !name.starts_with("bpf_")).take(8);
+        lines.push(format!("kernel stack: {}", names.map(String::as_str).collect::<Vec<_>>().join(" < ")));
     }
-    if !verdict.user_stack.is_empty() {
-        let names = stack::user_names(verdict.tgid, &verdict.user_stack);
-        lines.push(format!(
-            "user stack: {}",
-            names.iter().take(8).map(String::as_str).collect::<Vec<_>>().join(" < ")
-        ));
+    if !places.user.is_empty() {
+        let names = places.user.iter().take(8).map(String::as_str);
+        lines.push(format!("user stack: {}", names.collect::<Vec<_>>().join(" < ")));
     }
     lines
 }

@@ -1,8 +1,34 @@
-//! Names for return addresses in the kernel, from /proc/kallsyms.
+//! Names for return addresses: in the kernel from /proc/kallsyms, in a process from what it maps.
 
 use std::fs;
 
-use crate::hooks::mapped::locate;
+use crate::{hooks::mapped::locate, model::verdict::Verdict};
+
+/// The places in a violation's stacks by name, innermost first. The addresses mean something only as long as that kernel
+/// and that process run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Places {
+    /// In the kernel.
+    pub kernel: Vec<String>,
+    /// In the process.
+    pub user: Vec<String>,
+}
+
+impl Places {
+    /// By the symbols of the running kernel and the files of the running process.
+    pub fn now(verdict: &Verdict, symbols: &KernelSymbols) -> Self {
+        Self {
+            kernel: verdict.kernel_stack.iter().map(|at| symbols.name(*at)).collect(),
+            user: user_names(verdict.tgid, &verdict.user_stack),
+        }
+    }
+
+    /// The addresses, where nobody can name them any more.
+    pub fn nameless(verdict: &Verdict) -> Self {
+        let hex = |addresses: &[u64]| addresses.iter().map(|at| format!("{at:#x}")).collect();
+        Self { kernel: hex(&verdict.kernel_stack), user: hex(&verdict.user_stack) }
+    }
+}
 
 /// Symbols of the kernel's code, by address. Empty where the kernel hides them.
 #[derive(Debug, Default)]
@@ -41,7 +67,7 @@ impl KernelSymbols {
 
 /// `file+0x1f` for return addresses in a process, in the files that it maps. The address alone where the process is gone
 /// or nothing is mapped there.
-pub fn user_names(tgid: u32, addresses: &[u64]) -> Vec<String> {
+fn user_names(tgid: u32, addresses: &[u64]) -> Vec<String> {
     let maps = fs::read_to_string(format!("/proc/{tgid}/maps")).unwrap_or_default();
     addresses
         .iter()

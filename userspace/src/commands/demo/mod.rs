@@ -6,6 +6,7 @@ mod show;
 
 use std::{
     io::Write,
+    path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -18,10 +19,16 @@ use anyhow::{Context as _, Result, anyhow};
 use septwatch_common::Line;
 use tokio::{sync::oneshot, time};
 
-use super::{Interrupts, exit, watching};
+use super::{Interrupts, exit, recording, watching};
 use crate::{
     hooks::lock::Lock,
     model::verdict::Verdict,
+    recording::{
+        State,
+        files::{Files, Limits},
+        header::{LedgerFacts, Note, Origin, What, Why},
+        recorder::Recorder,
+    },
     source::{
         demo::{
             module::{self, PageKind},
@@ -32,6 +39,7 @@ use crate::{
         open,
         session::{Session, Standing},
     },
+    view::stack::{KernelSymbols, Places},
 };
 use oracle::Comparison;
 use show::Show;
@@ -65,6 +73,10 @@ pub struct Args {
     /// Record every SEAMCALL in a storm too.
     #[arg(long)]
     pub all_events: bool,
+    /// Record everything into this file, as `septwatch record` does. A recording that is there is replaced, any other
+    /// file is not.
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
     /// What watches.
     #[command(flatten)]
     pub watching: super::Watching,
@@ -118,16 +130,44 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
         Shape::V7_1 => module::Shape::V7_1,
         Shape::V7_3 => module::Shape::V7_3,
     };
-    let (mut kernel, config) = open::demo(shape, &args.watching.options())?;
+    let options = args.watching.options();
+    let (mut kernel, config) = open::demo(shape, &options)?;
     let _rest_of_log = args.watching.logger(kernel.ebpf(), runtime.handle())?;
-    let mut demo = Demo { args, config, session: Session::new(kernel)?, runtime };
+    let recorder = match &args.record {
+        None => None,
+        Some(path) => {
+            let scenarios = chosen.iter().map(|scenario| scenario.name.to_owned()).collect();
+            let origin = Origin::Demo { scenarios, seed: args.seed };
+            let plan = recording::demo_hooks();
+            let ledger = LedgerFacts::default();
+            let header = recording::header(What::All, origin, &kernel, plan, &options, ledger);
+            let files = Files::create(path, header, State::default(), Limits::default());
+            let files = files.map_err(|error| recording::flag("--record", path, error))?;
+            // Reading the symbols takes its time: not when a violation has happened.
+            Some(Recording { recorder: Recorder::new(What::All, files)?, symbols: KernelSymbols::running() })
+        }
+    };
+    let mut demo = Demo { args, config, session: Session::new(kernel)?, runtime, recording: recorder };
     let mut all_equal = true;
     for (number, scenario) in chosen.iter().enumerate() {
         let last = number + 1 == chosen.len();
         all_equal &= demo.one(scenario, args.one_more && last, out)?;
         out.flush()?;
     }
+    if let Some(Recording { recorder, .. }) = demo.recording {
+        let written = recording::finish(recorder, &mut demo.session, Why::CommandEnded)?;
+        eprintln!("septwatch: {}", recording::told(&written));
+        if written.failed.is_some() || written.unwritten != 0 {
+            return Ok(exit::HOST);
+        }
+    }
     Ok(if all_equal { exit::OK } else { exit::VIOLATION })
+}
+
+/// What the demo is recorded with.
+struct Recording {
+    recorder: Recorder,
+    symbols: KernelSymbols,
 }
 
 struct Demo<'a> {
@@ -135,35 +175,41 @@ struct Demo<'a> {
     config: module::Config,
     session: Session,
     runtime: tokio::runtime::Runtime,
+    recording: Option<Recording>,
 }
 
 impl Demo<'_> {
     /// Acts one scenario out, shows it, and says whether expected and found are equal.
     fn one(&mut self, scenario: &'static Scenario, one_more: bool, out: &mut dyn Write) -> Result<bool> {
-        let Self { args, config, session, runtime } = self;
-        session.kernel().record_pages(scenario.every_call || args.all_events)?;
+        let Self { args, config, session, runtime, recording } = self;
+        session.kernel().record_pages(
+            scenario.every_call || args.all_events || args.watching.latency || recording.is_some(),
+        )?;
         let before = session.standing()?.counters.violations;
         let mut show = Show::new(args.json, scenario);
         let said = Arc::new(Mutex::new(Vec::new()));
         let alert = Arc::new(AtomicBool::new(false));
         let (config, seed) = (*config, args.seed);
         let outcome = {
-            let (said, told) = (Arc::clone(&said), Arc::clone(&alert));
+            let (saying, told) = (Arc::clone(&said), Arc::clone(&alert));
             let (done, finished) = oneshot::channel();
             thread::Builder::new().name("septwatch-demo".to_owned()).spawn(move || {
-                let _ = done.send(act(scenario, config, seed, one_more, &said, &told));
+                let _ = done.send(act(scenario, config, seed, one_more, &saying, &told));
             })?;
-            runtime.block_on(watch(session, finished, &alert, &mut show))?
+            let mut watched =
+                Watched { show: &mut show, recording: recording.as_mut(), said: &said, steps: 0 };
+            runtime.block_on(watch(session, finished, &alert, &mut watched))?
         };
         let Some(outcome) = outcome else { return Err(anyhow!(super::Interrupted)) };
         let ledger_agrees = agrees(&session.kernel().open_lines()?, &outcome.owned);
         let standing = session.standing()?;
+        let latencies = session.take_latencies();
         // A tour is one observation: what came before is not this scenario's.
         let mut counted = standing.counters.violations;
         counted.iter_mut().zip(before).for_each(|(counted, before)| *counted -= before);
         let comparison = oracle::compare(&outcome.acted, show.verdicts(), counted);
         let said = std::mem::take(&mut *said.lock().unwrap_or_else(PoisonError::into_inner));
-        show.print(said, &comparison, &standing, ledger_agrees, out)?;
+        show.print(said, &comparison, &standing, &latencies, ledger_agrees, out)?;
         Ok(comparison.is_equal() && ledger_agrees && is_accounted_for(&standing))
     }
 }
@@ -215,7 +261,7 @@ async fn watch(
     session: &mut Session,
     mut finished: oneshot::Receiver<Result<Outcome>>,
     alert: &AtomicBool,
-    show: &mut Show,
+    watched: &mut Watched<'_>,
 ) -> Result<Option<Outcome>> {
     let ring = watching::readiness(session.kernel().wake_up()?)?;
     let mut interrupts = Interrupts::new()?;
@@ -230,12 +276,43 @@ async fn watch(
             outcome = &mut finished => Some(outcome.context("the demo's thread died")??),
             () = interrupts.received() => return Ok(None),
         };
-        session.pump(|event, verdict| show.event(event, verdict))?;
+        session.pump(|event, verdict| watched.event(event, verdict))?;
+        watched.pumped(session)?;
         alert.store(session.is_alert(), Ordering::Release);
         if outcome.is_some() {
             session.tend()?;
             return Ok(outcome);
         }
+    }
+}
+
+/// Where what arrives goes: it is shown, and recorded.
+struct Watched<'a> {
+    show: &'a mut Show,
+    recording: Option<&'a mut Recording>,
+    said: &'a Said,
+    /// Of what was said, how much is recorded.
+    steps: usize,
+}
+
+impl Watched<'_> {
+    fn event(&mut self, event: Event, verdict: Option<Verdict>) {
+        if let Some(Recording { recorder, symbols }) = self.recording.as_deref_mut() {
+            let places = verdict.as_ref().map(|verdict| Places::now(verdict, symbols));
+            recording::event(recorder, &event, verdict.as_ref().zip(places.as_ref()));
+        }
+        self.show.event(event, verdict);
+    }
+
+    fn pumped(&mut self, session: &mut Session) -> Result<()> {
+        let Some(Recording { recorder, .. }) = self.recording.as_deref_mut() else { return Ok(()) };
+        let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        for (time_ns, text) in said.iter().skip(self.steps) {
+            recorder.note(&Note::Step { time_ns: *time_ns, text: text.clone() });
+        }
+        self.steps = said.len();
+        drop(said);
+        Ok(recording::pumped(recorder, session)?)
     }
 }
 

@@ -7,9 +7,12 @@ use serde_json::json;
 
 use super::{Comparison, Shown, oracle::Key};
 use crate::{
-    model::verdict::Verdict,
+    model::{latency::Latencies, verdict::Verdict},
     source::{demo::scenarios::Scenario, event::Event, session::Standing},
-    view::{json, lines, stack::KernelSymbols},
+    view::{
+        json, lines,
+        stack::{KernelSymbols, Places},
+    },
 };
 
 /// What was seen of a scenario, until it is printed in the order of time.
@@ -45,15 +48,16 @@ impl Show {
         said: Vec<(u64, String)>,
         comparison: &Comparison,
         standing: &Standing,
+        latencies: &Latencies,
         ledger_agrees: bool,
         out: &mut dyn Write,
     ) -> io::Result<()> {
         // A verdict follows what it is about.
         self.seen.sort_by_key(|(event, verdict)| (event.header().time_ns, verdict.is_some()));
         if self.json {
-            self.print_json(&said, comparison, standing, ledger_agrees, out)
+            self.print_json(&said, comparison, standing, latencies, ledger_agrees, out)
         } else {
-            self.print_text(&said, comparison, standing, ledger_agrees, out)
+            self.print_text(&said, comparison, standing, latencies, ledger_agrees, out)
         }
     }
 
@@ -62,6 +66,7 @@ impl Show {
         said: &[(u64, String)],
         comparison: &Comparison,
         standing: &Standing,
+        latencies: &Latencies,
         ledger_agrees: bool,
         out: &mut dyn Write,
     ) -> io::Result<()> {
@@ -84,6 +89,7 @@ impl Show {
             "missing": comparison.missing,
             "unexpected": comparison.unexpected,
             "ledger_equals_module": ledger_agrees,
+            "latencies": latencies,
         });
         if let Some(result) = result.as_object_mut() {
             result.extend(json::standing(standing));
@@ -96,6 +102,7 @@ impl Show {
         said: &[(u64, String)],
         comparison: &Comparison,
         standing: &Standing,
+        latencies: &Latencies,
         ledger_agrees: bool,
         out: &mut dyn Write,
     ) -> io::Result<()> {
@@ -120,6 +127,9 @@ impl Show {
                 balance.lost,
                 if balance.is_exact() { "" } else { "  NOT EXACT" }
             )?;
+        }
+        for line in lines::latencies(latencies) {
+            writeln!(out, "   {line}")?;
         }
         writeln!(out)
     }
@@ -148,7 +158,7 @@ impl Show {
                 continue;
             };
             writeln!(out, "{} ! {}", at(time_ns), lines::headline(verdict))?;
-            for line in lines::details(verdict, &symbols) {
+            for line in lines::details(verdict, &Places::now(verdict, &symbols)) {
                 writeln!(out, "{:13}     {line}", "")?;
             }
         }

@@ -1,0 +1,84 @@
+//! Spans of time, many of them: what a histogram says of them in a few figures, or in a few bars.
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+/// Spans summed up, in ns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Summary {
+    /// How many.
+    pub count: u64,
+    /// Shortest.
+    pub min_ns: u64,
+    /// Median.
+    pub p50_ns: u64,
+    /// 99 of 100 are at most this.
+    pub p99_ns: u64,
+    /// Longest.
+    pub max_ns: u64,
+}
+
+impl Summary {
+    /// Of the spans in a histogram of ns.
+    pub fn of(histogram: &Histogram<u64>) -> Self {
+        Self {
+            count: histogram.len(),
+            min_ns: histogram.min(),
+            p50_ns: histogram.value_at_quantile(0.5),
+            p99_ns: histogram.value_at_quantile(0.99),
+            max_ns: histogram.max(),
+        }
+    }
+}
+
+/// Spans from a power of two to just below the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Octave {
+    /// The power of two, in ns.
+    pub from_ns: u64,
+    /// How many.
+    pub count: u64,
+}
+
+/// The spans of a histogram of ns by powers of two, from the first that has any to the last.
+pub fn octaves(histogram: &Histogram<u64>) -> Vec<Octave> {
+    let mut octaves = Vec::<Octave>::new();
+    // What the histogram cannot tell apart never reaches over a power of two.
+    for recorded in histogram.iter_recorded() {
+        let from_ns = 1 << recorded.value_iterated_to().max(1).ilog2();
+        let count = recorded.count_at_value();
+        while octaves.last().is_some_and(|last| last.from_ns < from_ns / 2) {
+            let from_ns = octaves.last().map_or(from_ns, |last| last.from_ns * 2);
+            octaves.push(Octave { from_ns, count: 0 });
+        }
+        match octaves.last_mut() {
+            Some(last) if last.from_ns == from_ns => last.count += count,
+            _ => octaves.push(Octave { from_ns, count }),
+        }
+    }
+    octaves
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+    use super::*;
+
+    #[test]
+    fn octaves_begin_and_end_where_there_is_something() {
+        let mut histogram = Histogram::new_with_bounds(1, 1 << 40, 3).unwrap();
+        assert_eq!(octaves(&histogram), []);
+        let spans = [1_024, 1_500, 2_047, 2_048, 16_384, (1 << 32) - 1];
+        histogram += spans[0];
+        assert_eq!(octaves(&histogram), [Octave { from_ns: 1_024, count: 1 }]);
+        for span in &spans[1..] {
+            histogram += *span;
+        }
+        let found = octaves(&histogram);
+        assert_eq!(found.len(), 22);
+        assert!(found.iter().zip(10..).all(|(octave, exponent)| octave.from_ns == 1 << exponent));
+        let filled: Vec<_> = found.iter().filter(|octave| octave.count != 0).copied().collect();
+        let octave = |from_ns, count| Octave { from_ns, count };
+        assert_eq!(filled, [octave(1_024, 3), octave(2_048, 1), octave(16_384, 1), octave(1 << 31, 1)]);
+    }
+}

@@ -1,0 +1,178 @@
+//! Recording while it happens: events are coded where they arrive, and compressed and written on a thread of its own, so
+//! that a slow disk does not keep the kernel's ring buffers waiting.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use zerocopy::IntoBytes as _;
+
+use super::{
+    codec::Encoder,
+    files::{FileError, Files, Written},
+    header::{End, Note, What},
+};
+use crate::source::event::Event;
+
+/// Contents of a frame, in bytes: more compresses no better.
+const FRAME: usize = 1 << 20;
+
+/// Frames that may wait for the disk: as long as these last, nothing is lost if it stalls.
+const WAITING: usize = 64;
+
+/// How long events may wait to be written.
+const AGE: Duration = Duration::from_secs(1);
+
+/// What goes to the thread that writes.
+pub struct Block {
+    /// Contents of a frame.
+    pub bytes: Vec<u8>,
+    /// Records in it.
+    pub records: u32,
+    /// Whether one of them is a violation.
+    pub violation: bool,
+    /// When the last of its events happened, in ns of CLOCK_MONOTONIC.
+    pub time_ns: u64,
+}
+
+enum Job {
+    Block(Block),
+    End(End),
+}
+
+/// Takes events in and writes them.
+pub struct Recorder {
+    what: What,
+    encoder: Encoder,
+    violation: bool,
+    time_ns: u64,
+    flushed: Instant,
+    /// Records of blocks for which there was no room.
+    dropped: u64,
+    sender: SyncSender<Job>,
+    failed: Arc<AtomicBool>,
+    thread: JoinHandle<Written>,
+}
+
+impl Recorder {
+    /// Begins to record into `files`.
+    ///
+    /// # Errors
+    /// No thread can be started.
+    pub fn new(what: What, mut files: Files) -> Result<Self, FileError> {
+        let (sender, receiver): (_, Receiver<Job>) = sync_channel(WAITING);
+        let failed = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&failed);
+        let body = move || {
+            let mut end = End::default();
+            for job in receiver {
+                match job {
+                    Job::Block(block) => {
+                        files.block(block);
+                        told.store(files.has_failed(), Ordering::Relaxed);
+                    }
+                    Job::End(last) => end = last,
+                }
+            }
+            files.end(end)
+        };
+        let thread = thread::Builder::new().name("septwatch-write".to_owned()).spawn(body);
+        let thread = thread.map_err(FileError::Thread)?;
+        Ok(Self {
+            what,
+            encoder: Encoder::default(),
+            violation: false,
+            time_ns: 0,
+            flushed: Instant::now(),
+            dropped: 0,
+            sender,
+            failed,
+            thread,
+        })
+    }
+
+    /// Takes an event in.
+    pub fn event(&mut self, event: &Event) {
+        self.time_ns = event.header().time_ns;
+        match event {
+            Event::Call(call) if self.what == What::All => self.encoder.call(call),
+            Event::Frame(frame) if self.what == What::All => self.encoder.frame(frame),
+            Event::Life(life) if self.what != What::Violations => {
+                self.encoder.vital(life.header.kind, life.as_bytes());
+            }
+            Event::Vm(vm) if self.what != What::Violations => {
+                self.encoder.vital(vm.header.kind, vm.as_bytes());
+            }
+            Event::Violation(violation) => {
+                self.violation = true;
+                self.encoder.vital(violation.header.kind, violation.as_bytes());
+            }
+            _ => {}
+        }
+        if self.encoder.len() >= FRAME {
+            self.flush();
+        }
+    }
+
+    /// Takes a note in, where it belongs: after what was taken in so far.
+    pub fn note(&mut self, note: &Note) {
+        // A note is made of numbers and names only.
+        if let Ok(json) = serde_json::to_vec(note) {
+            self.encoder.note(&json);
+        }
+    }
+
+    /// Hands on what has waited long enough, and what must not wait.
+    pub fn tend(&mut self) {
+        if self.violation || !self.encoder.is_empty() && self.flushed.elapsed() >= AGE {
+            self.flush();
+        }
+    }
+
+    /// Whether what is counted should be noted.
+    pub fn wants_count(&self) -> bool {
+        self.flushed.elapsed() >= AGE
+    }
+
+    /// Whether the disk takes nothing any more.
+    pub fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
+    }
+
+    fn flush(&mut self) {
+        self.flushed = Instant::now();
+        if self.encoder.is_empty() {
+            return;
+        }
+        let (bytes, records) = self.encoder.take();
+        let violation = std::mem::take(&mut self.violation);
+        let block = Block { bytes, records, violation, time_ns: self.time_ns };
+        match self.sender.try_send(Job::Block(block)) {
+            Ok(()) => {}
+            Err(TrySendError::Full(Job::Block(block)) | TrySendError::Disconnected(Job::Block(block))) => {
+                let records = u64::from(block.records);
+                self.dropped += records;
+                // In the next block, which is where they would have been.
+                let why = "the disk was too slow".to_owned();
+                self.note(&Note::Unwritten { records, why });
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// Ends the recording, and says what came of it.
+    pub fn finish(mut self, mut end: End) -> Written {
+        self.flush();
+        end.unwritten += self.dropped;
+        // The thread is there until the sender is gone.
+        let _ = self.sender.send(Job::End(end));
+        drop(self.sender);
+        self.thread.join().unwrap_or_default()
+    }
+}

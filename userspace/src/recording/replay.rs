@@ -1,0 +1,253 @@
+//! A recording as a source: its events through the model, in the order in which they went through it live, and its page
+//! records through a ledger, as the kernel's programs took them in.
+
+use std::{fs::File, io::Read, path::Path};
+
+use super::{
+    State,
+    header::{Counted, End, Header, Note, What},
+    reader::{Damage, Item, OpenError, Reader},
+};
+use crate::{
+    model::{
+        Model,
+        rerun::{Rerun, compare::Differences},
+        store::Ledger,
+        verdict::Verdict,
+    },
+    source::{event::Event, session::Standing},
+    view::stack::Places,
+};
+
+/// What a recording tells, one after the other.
+#[derive(Debug)]
+pub enum Step {
+    /// An event; with `found`, a violation and the places in its stacks.
+    Event {
+        /// What happened.
+        event: Event,
+        /// Its verdict, if it is a violation that this version knows.
+        found: Option<Box<(Verdict, Places)>>,
+    },
+    /// What was recorded beside.
+    Note(Note),
+    /// Here something is missing.
+    Damage(Damage),
+}
+
+/// Most chunks of 512 frames that a ledger may have which re-runs a file: 1 GiB. Frames beyond are outside of it.
+const CHUNKS: usize = 1 << 18;
+
+/// How many records a number may come late: an interrupt's may arrive before that of what it interrupted.
+const LATE: u64 = 256;
+
+/// Begins with what a recording says was before it.
+pub(super) fn begin(model: &mut Model, header: &Header, state: Option<&State>) {
+    let before: Vec<_> = header.before.iter().map(Into::into).collect();
+    model.accounting.resume(&before);
+    if let Some(state) = state {
+        state.known(model);
+    }
+}
+
+/// The ledger as it was before a recording; an empty one where that makes no sense.
+pub(super) fn ledger(header: &Header, state: Option<&State>, max_chunks: usize) -> Rerun {
+    let snapshot = state.and_then(|state| state.ledger.as_ref());
+    let restored = snapshot.and_then(|snapshot| Ledger::restore(snapshot, max_chunks).ok());
+    let mut ledger = restored.unwrap_or_else(|| Ledger::new(max_chunks));
+    ledger.premap_exempt = header.ledger.premap_exempt;
+    Rerun::new(ledger)
+}
+
+/// A recording that is being replayed.
+pub struct Replay<R> {
+    reader: Reader<R>,
+    model: Model,
+    rerun: Rerun,
+    /// Gaps in the numbers of page records so far; and after how many records the last of them should be closed.
+    gaps: u64,
+    closed_by: Option<u64>,
+    counted: Option<Counted>,
+    /// Read ahead, to see whether a violation's places follow it.
+    ahead: Option<Item>,
+    unwritten: u64,
+    damages: u64,
+    missing: u64,
+}
+
+impl Replay<File> {
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        Reader::open(path).map(Self::new)
+    }
+}
+
+impl<R: Read> Replay<R> {
+    /// Replays what `reader` reads, from its first event on.
+    pub fn new(mut reader: Reader<R>) -> Self {
+        let mut model = Model::default();
+        // The state lies before the first record.
+        let ahead = reader.next();
+        let state = reader.state();
+        begin(&mut model, reader.header(), state.as_ref());
+        let mut rerun = ledger(reader.header(), state.as_ref(), CHUNKS);
+        if reader.header().what != What::All || reader.header().ledger.taken_over {
+            // Lines would be missing.
+            rerun.lost();
+        }
+        Self {
+            reader,
+            model,
+            rerun,
+            gaps: 0,
+            closed_by: None,
+            counted: None,
+            ahead,
+            unwritten: 0,
+            damages: 0,
+            missing: 0,
+        }
+    }
+
+    /// What the recording says of itself.
+    pub fn header(&self) -> &Header {
+        self.reader.header()
+    }
+
+    /// What it says at its end, once that is reached.
+    pub fn end(&self) -> Option<&End> {
+        self.reader.end()
+    }
+
+    /// What is read.
+    pub fn reader(&self) -> &Reader<R> {
+        &self.reader
+    }
+
+    /// What events told so far.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// Places where something is missing, so far.
+    pub fn damages(&self) -> u64 {
+        self.damages
+    }
+
+    /// Records that are known to be missing there.
+    pub fn missing(&self) -> u64 {
+        self.missing
+    }
+
+    /// Records that the recorder could not write.
+    pub fn unwritten(&self) -> u64 {
+        self.reader.end().map_or(self.unwritten, |end| end.unwritten.max(self.unwritten))
+    }
+
+    /// How it stood at the last count: at the end, if the recording has one.
+    pub fn standing(&self) -> Standing {
+        let at_end = self.reader.end().and_then(|end| end.counted.as_ref());
+        let counted = at_end.or(self.counted.as_ref());
+        let counters = counted.map_or(crate::source::counters::NOTHING, Counted::counters);
+        let [vital, pages] = self.model.accounting.balance(&counters);
+        let missed_releases = counted.map_or(0, |counted| counted.missed_releases);
+        Standing { counters, vital, pages, missed_releases }
+    }
+
+    /// The last count; none before the first.
+    pub fn counted(&self) -> Option<&Counted> {
+        self.reader.end().and_then(|end| end.counted.as_ref()).or(self.counted.as_ref())
+    }
+
+    /// Page records are missing, or come late.
+    #[cold]
+    fn gap(&mut self) {
+        let pages = self.model.accounting.pages;
+        if pages.gaps != self.gaps {
+            self.gaps = pages.gaps;
+            self.closed_by.get_or_insert(pages.received + LATE);
+        } else if self.closed_by.is_some_and(|by| pages.received >= by) {
+            self.closed_by = None;
+            if self.lost() != 0 {
+                self.rerun.lost();
+            }
+        }
+    }
+
+    /// Page records whose numbers are missing so far.
+    pub fn lost(&self) -> u64 {
+        let missing = self.model.accounting.page_sequences().map(|(_, sequence)| sequence.missing());
+        missing.fold(0, u64::saturating_add)
+    }
+
+    /// How what the re-run of the ledger found differs from what was recorded. To be asked at the end.
+    pub fn differences(mut self) -> Differences {
+        if self.lost() != 0 {
+            self.rerun.lost();
+        }
+        self.rerun.differences()
+    }
+
+    /// The ledger as the page records made it so far.
+    pub fn ledger(&self) -> &Ledger {
+        self.rerun.ledger()
+    }
+
+    /// The places of a violation's stacks follow it.
+    fn places(&mut self, verdict: &Verdict) -> Places {
+        match self.reader.next() {
+            Some(Item::Note(Note::Places { kernel, user })) => Places { kernel, user },
+            other => {
+                self.ahead = other;
+                Places::nameless(verdict)
+            }
+        }
+    }
+}
+
+/// Everything that can be read, each step after it went through model and ledger.
+impl<R: Read> Iterator for Replay<R> {
+    type Item = Step;
+
+    #[inline]
+    fn next(&mut self) -> Option<Step> {
+        let item = match self.ahead.take() {
+            Some(item) => item,
+            None => self.reader.next()?,
+        };
+        Some(match item {
+            Item::Event(event) => {
+                let verdict = self.model.apply(&event);
+                self.rerun.apply(&event);
+                if self.model.accounting.pages.gaps != self.gaps || self.closed_by.is_some() {
+                    self.gap();
+                }
+                let found = verdict.map(|verdict| {
+                    let places = self.places(&verdict);
+                    Box::new((verdict, places))
+                });
+                Step::Event { event, found }
+            }
+            Item::Note(note) => {
+                match &note {
+                    Note::Counted(counted) => self.counted = Some(counted.clone()),
+                    Note::Unwritten { records, .. } => {
+                        self.unwritten = self.unwritten.saturating_add(*records);
+                        self.rerun.lost();
+                    }
+                    _ => {}
+                }
+                Step::Note(note)
+            }
+            Item::Damage(damage) => {
+                self.damages += 1;
+                self.rerun.lost();
+                self.missing = self.missing.saturating_add(damage.records.unwrap_or(0));
+                Step::Damage(damage)
+            }
+        })
+    }
+}
