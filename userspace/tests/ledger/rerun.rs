@@ -9,11 +9,11 @@ use septwatch::{
     source::event,
 };
 use septwatch_common::{
-    Leaf, Level, Suspect, Violation,
-    config::HOOKED,
+    Leaf, Level, Status, Suspect, Violation,
+    config::{HOOKED, MAX_TDS},
     tracker::{self, Call, Finding},
     wire::{Frame, Header, Hook, Kind, SeamcallErr, SeamcallOk, TdLife, VERSION, ViolationEvent},
-    zap::{PFN_UNKNOWN, Zap},
+    zap::{Answer, PFN_UNKNOWN, Zap},
 };
 use zerocopy::FromZeros as _;
 
@@ -364,4 +364,35 @@ fn a_finding_names_its_td_and_what_told() {
     assert_eq!((found.tdr, found.td_id, found.hook), (steps::TDRS, 1, Hook::PageFree as u8));
     assert_eq!(found.finding.line.level(), Level::L4K);
     assert_eq!(rerun.ledger().td_at(steps::TDRS, found.time_ns).map(|td| (td.id, td.tgid)), Some((1, 5)));
+}
+
+/// Of a TD that is long gone, and whose index others have had since, it is still known that it was there.
+#[test]
+fn a_verdict_waits_longer_than_its_td_lives() {
+    let life = [&freed_early_steps()[..], &[Step::End { td: 0, reclaims: true }]].concat();
+    let recorder = recorded(&events(&life));
+    let at = recorder.verdicts[0].header().time_ns;
+    let mut rerun = Rerun::default();
+    let (before, after): (Vec<_>, Vec<_>) = recorder
+        .pages
+        .iter()
+        .filter(|page| page.header().time_ns != at)
+        .partition(|page| page.header().time_ns < at);
+    apply(&mut rerun, before);
+    apply(&mut rerun, &recorder.verdicts);
+    apply(&mut rerun, after);
+    let mut later = Recorder { now_ns: 1000, ..Recorder::default() };
+    let answer = Answer { status: Status(0), ext_err1: 0, ext_err2: 0, now_ns: 0 };
+    let of_tdr = |leaf, tdr, pfn| {
+        let (tdvpr, gfn, level, hkid) = (PFN_UNKNOWN, 0, Level::L4K, 0);
+        Event::Call(leaf, Call { tdr, pfn, tdvpr, gfn, level, hkid, answer })
+    };
+    let reclaim = of_tdr(Leaf::PhymemPageReclaim, PFN_UNKNOWN, steps::TDRS);
+    let create = of_tdr(Leaf::MngCreate, steps::TDRS, PFN_UNKNOWN);
+    for _ in 0..2 * MAX_TDS {
+        later.live(&[create, reclaim]);
+    }
+    apply(&mut rerun, &later.pages);
+    let differences = rerun.differences();
+    assert_eq!(differences.not_found.count, 1, "{differences:?}");
 }

@@ -88,10 +88,19 @@ impl Differences {
     }
 }
 
-/// Those of one side that wait, oldest first, with their doubts and how many are alike.
-type Waiting = BTreeMap<Sight, (Suspect, u64)>;
-/// An entry of the list.
-type Waited = (Sight, (Suspect, u64));
+/// What is known of a sight that waits.
+#[derive(Clone, Copy, Debug, Default)]
+struct Wait {
+    /// Doubts about it.
+    suspect: Suspect,
+    /// Whether the re-run knows its TD from the TD's beginning on.
+    is_known: bool,
+    /// How many are alike.
+    count: u64,
+}
+
+/// Those of one side that wait, oldest first.
+type Waiting = BTreeMap<Sight, Wait>;
 
 /// The comparison while it is under way.
 #[derive(Debug, Default)]
@@ -128,8 +137,13 @@ impl Compare {
             self.differences.not_compared += 1;
         } else if take(&mut self.found, &sight) {
             self.differences.agreed += 1;
-        } else if let Some(oldest) = wait(&mut self.recorded, sight, suspect) {
-            self.not_found(oldest, ledger);
+        } else {
+            // Later its index may be another TD's.
+            let is_known = is_known(ledger, &sight);
+            if let Some((oldest, wait)) = put(&mut self.recorded, sight, Wait { suspect, is_known, count: 1 })
+            {
+                self.not_found(oldest, wait, ledger);
+            }
         }
     }
 
@@ -147,8 +161,11 @@ impl Compare {
             self.differences.not_compared += 1;
         } else if take(&mut self.recorded, &sight) {
             self.differences.agreed += 1;
-        } else if let Some(oldest) = wait(&mut self.found, sight, finding.suspect) {
-            self.not_recorded(oldest);
+        } else {
+            let wait = Wait { suspect: finding.suspect, is_known: true, count: 1 };
+            if let Some((oldest, wait)) = put(&mut self.found, sight, wait) {
+                self.not_recorded(oldest, wait);
+            }
         }
     }
 
@@ -161,17 +178,17 @@ impl Compare {
     pub fn stop(&mut self) {
         self.stopped = true;
         let waiting = [&mut self.recorded, &mut self.found].map(std::mem::take);
-        let count: u64 = waiting.iter().flat_map(BTreeMap::values).map(|(_, count)| count).sum();
+        let count: u64 = waiting.iter().flat_map(BTreeMap::values).map(|wait| wait.count).sum();
         self.differences.not_compared += count;
     }
 
     /// What came of it.
     pub fn finish(mut self, ledger: &Ledger) -> Differences {
-        for waited in std::mem::take(&mut self.recorded) {
-            self.not_found(waited, ledger);
+        for (sight, wait) in std::mem::take(&mut self.recorded) {
+            self.not_found(sight, wait, ledger);
         }
-        for waited in std::mem::take(&mut self.found) {
-            self.not_recorded(waited);
+        for (sight, wait) in std::mem::take(&mut self.found) {
+            self.not_recorded(sight, wait);
         }
         self.differences
     }
@@ -182,27 +199,33 @@ impl Compare {
         }
     }
 
-    fn is_doubted(&self, tdr: u64) -> bool {
-        self.doubted.len() >= DOUBTED || self.doubted.contains(&tdr)
-    }
-
-    fn not_found(&mut self, (sight, (suspect, count)): Waited, ledger: &Ledger) {
-        // A TD that this ledger does not know, or whose beginning it has not seen, may have had pages before.
-        let is_known = ledger.td_at(sight.tdr, sight.time_ns).is_some_and(|td| td.suspect.is_certain());
-        if is_known && suspect.is_certain() && !self.is_doubted(sight.tdr) {
-            self.differences.not_found.add(sight, count);
+    fn not_found(&mut self, sight: Sight, wait: Wait, ledger: &Ledger) {
+        // It may have come before the record of its TD's beginning.
+        let is_known = wait.is_known || is_known(ledger, &sight);
+        if self.says_something(&sight, Wait { is_known, ..wait }) {
+            self.differences.not_found.add(sight, wait.count);
         } else {
-            self.differences.not_compared += count;
+            self.differences.not_compared += wait.count;
         }
     }
 
-    fn not_recorded(&mut self, (sight, (suspect, count)): Waited) {
-        if suspect.is_certain() && !self.is_doubted(sight.tdr) {
-            self.differences.not_recorded.add(sight, count);
+    fn not_recorded(&mut self, sight: Sight, wait: Wait) {
+        if self.says_something(&sight, wait) {
+            self.differences.not_recorded.add(sight, wait.count);
         } else {
-            self.differences.not_compared += count;
+            self.differences.not_compared += wait.count;
         }
     }
+
+    fn says_something(&self, sight: &Sight, wait: Wait) -> bool {
+        let is_doubted = self.doubted.len() >= DOUBTED || self.doubted.contains(&sight.tdr);
+        wait.is_known && wait.suspect.is_certain() && !is_doubted
+    }
+}
+
+/// Whether the TD was seen from its beginning on: else it may have had pages before.
+fn is_known(ledger: &Ledger, sight: &Sight) -> bool {
+    ledger.td_at(sight.tdr, sight.time_ns).is_some_and(|td| td.suspect.is_certain())
 }
 
 fn known(pfn: u64) -> Option<u64> {
@@ -219,9 +242,9 @@ fn take(waiting: &mut Waiting, sight: &Sight) -> bool {
     let Some(other) = (if waiting.contains_key(sight) { Some(*sight) } else { alike() }) else {
         return false;
     };
-    let last = waiting.get_mut(&other).is_none_or(|(_, count)| {
-        *count -= 1;
-        *count == 0
+    let last = waiting.get_mut(&other).is_none_or(|wait| {
+        wait.count -= 1;
+        wait.count == 0
     });
     if last {
         waiting.remove(&other);
@@ -230,9 +253,10 @@ fn take(waiting: &mut Waiting, sight: &Sight) -> bool {
 }
 
 /// Puts one on the list. Where that has become too long, the oldest comes back.
-fn wait(waiting: &mut Waiting, sight: Sight, suspect: Suspect) -> Option<Waited> {
-    let (doubts, count) = waiting.entry(sight).or_default();
-    *doubts = doubts.and(suspect);
-    *count += 1;
+fn put(waiting: &mut Waiting, sight: Sight, wait: Wait) -> Option<(Sight, Wait)> {
+    let alike = waiting.entry(sight).or_default();
+    alike.suspect = alike.suspect.and(wait.suspect);
+    alike.is_known |= wait.is_known;
+    alike.count += wait.count;
     if waiting.len() <= WAITING { None } else { waiting.pop_first() }
 }
