@@ -151,6 +151,11 @@ impl Recorder {
         self.flushed.elapsed() >= AGE
     }
 
+    /// Whether half of the room for what waits for the disk is taken: who can wait should.
+    pub fn is_behind(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > WAITING / 2
+    }
+
     /// Whether the disk takes nothing any more.
     pub fn has_failed(&self) -> bool {
         self.failed.load(Ordering::Relaxed)
