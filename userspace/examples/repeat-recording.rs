@@ -4,7 +4,7 @@
 //! `cargo run --release --example repeat-recording -- FROM TO TIMES`
 #![expect(clippy::expect_used, reason = "an example that cannot go on has failed")]
 
-use std::{collections::HashMap, env, path::PathBuf};
+use std::{collections::HashMap, env, path::PathBuf, time::Instant};
 
 use septwatch::{
     recording::{
@@ -47,6 +47,7 @@ fn main() {
     let made = Header { what: What::All, ..reader.header().clone() };
     let files = Files::create(&to, made, State::default(), Limits::default()).expect("TO can be written");
     let mut recorder = Recorder::new(What::All, files).expect("a thread");
+    let start = Instant::now();
     for n in 0..times {
         for event in &events {
             let mut event = event.clone();
@@ -61,5 +62,6 @@ fn main() {
         }
     }
     let written = recorder.finish(End { clock: Clock::now(), ..End::default() });
-    println!("{} records in {} bytes", written.records, written.bytes);
+    let rate = written.records as f64 / start.elapsed().as_secs_f64() / 1e6;
+    println!("{} records in {} bytes, {rate:.2} million a second", written.records, written.bytes);
 }

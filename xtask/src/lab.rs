@@ -30,6 +30,8 @@ mod tcg;
 mod timeline;
 mod width;
 
+pub use guest::target_folder;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 

@@ -4,6 +4,7 @@
 
 mod apt;
 mod audit;
+mod bench;
 mod build;
 mod cache;
 mod ci;
@@ -45,6 +46,9 @@ enum Task {
     /// The lab: TDs on unmodified KVM, over a software TDX module, on an emulated machine.
     #[command(subcommand)]
     Lab(lab::Task),
+    /// Measure, and print a table.
+    #[command(subcommand)]
+    Bench(bench::Task),
     /// Check licences, doubles, sources and advisories of all dependencies, from Cargo.lock.
     Audit,
     /// Everything that must hold before a change goes in: format, audit, lints, docs, tests.
@@ -77,6 +81,7 @@ fn perform(task: Task) -> Result<ExitCode> {
         Task::Demo { arguments } => return demo(&arguments),
         Task::Test(options) => return test::run(&options),
         Task::Lab(task) => return lab::run(task),
+        Task::Bench(task) => return bench::run(task),
         Task::Audit => audit::run()?,
         Task::Ci => return ci::run(),
     }

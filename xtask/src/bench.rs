@@ -1,0 +1,111 @@
+//! Measurements: `cargo xtask bench NAME`. Each prints a table and writes the same as JSON to `target/bench`; what it
+//! must not exceed is a limit, and a limit that is broken is exit code 1.
+
+mod recording;
+mod trace_cmd;
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use clap::Subcommand;
+use serde::Serialize;
+
+use crate::lab;
+
+/// What can be measured.
+#[derive(Subcommand)]
+pub enum Task {
+    /// Recordings: loss, size, replay; side by side with trace-cmd.
+    Recording(recording::Options),
+}
+
+/// Does it.
+///
+/// # Errors
+/// Something that is needed cannot be had, or what is measured fails.
+pub fn run(task: Task) -> Result<ExitCode> {
+    let Task::Recording(options) = task;
+    let rows = recording::run(&options)?;
+    println!();
+    println!("{:<58} {:>22} {:>14}", "what", "measured", "limit");
+    for Row { what, value, unit, limit } in &rows {
+        let bound = match limit {
+            None => String::new(),
+            Some(limit) => format!("{limit}"),
+        };
+        let broken = if rows_limit(*value, *limit) { "" } else { "  BROKEN" };
+        println!("{what:<58} {:>22} {bound:>14}{broken}", format!("{} {unit}", figure(*value)));
+    }
+    write("recording", &rows)?;
+    let holds = rows.iter().all(|row| rows_limit(row.value, row.limit));
+    Ok(if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// One figure.
+#[derive(Serialize)]
+struct Row {
+    what: String,
+    value: f64,
+    unit: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<Limit>,
+}
+
+impl Row {
+    fn new(what: impl Into<String>, value: f64, unit: &'static str) -> Self {
+        Self { what: what.into(), value, unit, limit: None }
+    }
+
+    const fn limit(mut self, limit: Limit) -> Self {
+        self.limit = Some(limit);
+        self
+    }
+}
+
+/// What a figure must keep to.
+#[derive(Clone, Copy, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Limit {
+    AtMost(f64),
+    AtLeast(f64),
+}
+
+impl std::fmt::Display for Limit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::AtMost(most) => write!(f, "<= {most}"),
+            Self::AtLeast(least) => write!(f, ">= {least}"),
+        }
+    }
+}
+
+fn rows_limit(value: f64, limit: Option<Limit>) -> bool {
+    match limit {
+        None => true,
+        Some(Limit::AtMost(most)) => value <= most,
+        Some(Limit::AtLeast(least)) => value >= least,
+    }
+}
+
+/// Whole numbers as they are, others to three digits.
+fn figure(value: f64) -> String {
+    if value.fract() == 0.0 { format!("{value}") } else { format!("{value:.3}") }
+}
+
+/// The middle of several measurements.
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+fn write(name: &str, rows: &[Row]) -> Result<()> {
+    let folder: PathBuf = lab::target_folder().join("bench");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    let path = folder.join(format!("{name}.json"));
+    let text = serde_json::to_string_pretty(rows)?;
+    fs::write(&path, text + "\n").with_context(|| format!("cannot write {}", path.display()))?;
+    println!("\nwritten to {}", path.display());
+    Ok(())
+}
