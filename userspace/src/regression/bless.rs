@@ -12,7 +12,7 @@ use septwatch_common::{Leaf, Status, Violation};
 
 use super::{
     answers::LeafAnswers,
-    bound::{Bounds, Time},
+    bound::{Bounds, NO_LEAF, Time},
     run::{Alike, Run, status_name},
 };
 use crate::model::windows::Span;
@@ -33,8 +33,9 @@ hooks = [
 const VIOLATIONS: &str = "\
 ]
 
-# Violations that must be seen, and how many; no other may be. `leaf` and `status` are the SEAMCALL that failed and
-# what it answered; without them, any. Of two that fit a violation, the one that says more counts it.
+# Violations that must be seen, and how many; no other may be. `leaf` and `status` are the SEAMCALL that failed
+# (\"none\": none did) and what it answered; without them, any. Of two that fit a violation, the one that says more
+# counts it.
 
 ";
 
@@ -61,6 +62,11 @@ const BUSY_LEAST: u64 = 20;
 /// As many times the longest window that was seen is allowed.
 const WINDOW: u64 = 10;
 
+/// Who is given a frame that was freed too early, and when, is up to the host's allocator.
+fn is_by_chance(kind: Violation) -> bool {
+    kind == Violation::ReusedWhileMapped
+}
+
 /// What of a run can be expected of others. It is small: as many can be blessed together as anybody has.
 #[derive(Clone, Debug)]
 pub struct Showed {
@@ -83,9 +89,8 @@ impl Showed {
         let bound = run.header.plan.iter().filter(|hook| hook.bound.is_some());
         let mut violations = BTreeMap::new();
         for (alike, group) in &run.violations {
-            // Who is given a frame that was freed too early, and when, is up to the host's allocator.
-            let by_chance = alike.kind == Violation::ReusedWhileMapped;
-            let alike = if by_chance { Alike { leaf: None, status: None, ..*alike } } else { *alike };
+            let alike =
+                if is_by_chance(alike.kind) { Alike { leaf: None, status: None, ..*alike } } else { *alike };
             *violations.entry(alike).or_default() += group.count;
         }
         Self {
@@ -127,13 +132,14 @@ pub fn bless(runs: &[Showed]) -> String {
     out.push_str(VIOLATIONS);
     for alike in keys(runs.iter().map(|run| run.violations.keys())) {
         let _ = writeln!(out, "[[violation]]\nkind = \"{}\"", alike.kind.name());
-        if let Some(leaf) = alike.leaf {
-            let _ = writeln!(out, "leaf = \"{}\"", leaf.name());
+        let by_chance = is_by_chance(alike.kind);
+        if !by_chance {
+            let _ = writeln!(out, "leaf = \"{}\"", alike.leaf.map_or(NO_LEAF, Leaf::name));
         }
         if let Some(status) = alike.status {
             let _ = writeln!(out, "status = \"{}\"", status_name(Status(status)));
         }
-        let count = if alike.kind == Violation::ReusedWhileMapped {
+        let count = if by_chance {
             out.push_str(
                 "# Who is given a frame that was freed too early, and when, is up to the host's allocator.\n",
             );

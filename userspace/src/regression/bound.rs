@@ -158,9 +158,28 @@ pub struct LeafName(pub Leaf);
 
 impl<'de> Deserialize<'de> for LeafName {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let find = |name: &str| Leaf::ALL.into_iter().find(|leaf| leaf.name() == name).map(Self);
-        word(deserializer, "leaf that Linux calls", "TDH.MEM.PAGE.REMOVE", find)
+        word(deserializer, "leaf that Linux calls", "TDH.MEM.PAGE.REMOVE", |name| leaf(name).map(Self))
     }
+}
+
+/// Which SEAMCALL failed: the name of its leaf, or `none` where none did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FailedName(pub Option<Leaf>);
+
+/// In a file: no SEAMCALL failed.
+pub const NO_LEAF: &str = "none";
+
+impl<'de> Deserialize<'de> for FailedName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let find = |name: &str| {
+            if name == NO_LEAF { Some(Self(None)) } else { leaf(name).map(|leaf| Self(Some(leaf))) }
+        };
+        word(deserializer, "leaf that Linux calls, nor `none`", "TDH.MEM.PAGE.REMOVE", find)
+    }
+}
+
+fn leaf(name: &str) -> Option<Leaf> {
+    Leaf::ALL.into_iter().find(|leaf| leaf.name() == name)
 }
 
 /// The name of a window.

@@ -187,7 +187,7 @@ fn violations<'a>(run: &'a Run, expect: Option<&Expectations>) -> Vec<Failure<'a
         }
     }
     for (one, count, seen) in expected.iter().filter(|(one, count, _)| !one.count.holds(*count)) {
-        let (leaf, status) = (one.leaf.map(|leaf| leaf.0), one.status.map(|status| status.0));
+        let (leaf, status) = (one.leaf.and_then(|leaf| leaf.0), one.status.map(|status| status.0));
         let what = Alike { kind: one.kind.0, leaf, status }.to_string();
         let failure = Failure::new(what, one.count.to_string(), count.to_string());
         failures.push(Failure { seen: seen.map_or(&[][..], Vec::as_slice), ..failure });

@@ -14,7 +14,7 @@ use thiserror::Error;
 use toml::Spanned;
 
 use super::{
-    bound::{Bounds, KindName, LeafName, SpanName, StatusName, Time},
+    bound::{Bounds, FailedName, KindName, LeafName, SpanName, StatusName, Time},
     run::Alike,
 };
 
@@ -78,8 +78,8 @@ pub struct Expectations {
 pub struct ExpectedViolation {
     /// Their kind.
     pub kind: KindName,
-    /// Leaf of the SEAMCALL that failed; none: any, or none.
-    pub leaf: Option<LeafName>,
+    /// The SEAMCALL that failed; none: it does not matter.
+    pub leaf: Option<FailedName>,
     /// What it answered; none: anything.
     pub status: Option<StatusName>,
     /// How many.
@@ -90,7 +90,7 @@ impl ExpectedViolation {
     /// Whether a violation is one of these.
     pub fn fits(&self, alike: &Alike) -> bool {
         self.kind.0 == alike.kind
-            && self.leaf.is_none_or(|leaf| Some(leaf.0) == alike.leaf)
+            && self.leaf.is_none_or(|leaf| leaf.0 == alike.leaf)
             && self.status.is_none_or(|status| Some(status.0) == alike.status)
     }
 

@@ -73,7 +73,7 @@ fn case(file: &str, check: &Check<'_>) -> TestCase {
     for failure in &check.failures {
         text.push_str(&render::headline(failure));
         text.push('\n');
-        for line in render::details(failure) {
+        for line in render::details(failure, usize::MAX) {
             text.push_str(&format!("  {line}\n"));
         }
     }

@@ -32,13 +32,20 @@ pub fn headline(failure: &Failure<'_>) -> String {
     plain(&format!("{}: expected {}, found {}", failure.what, failure.expected, failure.found))
 }
 
-/// Where it failed: violations with their details and both stacks, or what else is known of the place.
-pub fn details(failure: &Failure<'_>) -> Vec<String> {
+/// Violations of one failure that a person is shown; JUnit and JSON have more of them.
+const SHOWN: usize = 3;
+
+/// Where it failed: violations with their details and both stacks, at most so many of them, or what else is known of the
+/// place.
+pub fn details(failure: &Failure<'_>, most: usize) -> Vec<String> {
     let mut all: Vec<_> = failure.places.iter().map(|place| plain(place)).collect();
-    for seen in failure.seen {
+    for seen in failure.seen.iter().take(most) {
         let verdict = &seen.verdict;
         all.push(plain(&format!("{} ! {}", time(verdict.time_ns), lines::headline(verdict))));
         all.extend(lines::details(verdict, &seen.places).iter().map(|line| format!("    {}", plain(line))));
+    }
+    if failure.seen.len() > most {
+        all.push("and more, which --junit and --json tell".to_owned());
     }
     all
 }
@@ -56,7 +63,7 @@ pub fn text(name: &str, told: &Told<'_>) -> String {
     for check in checks.iter() {
         for failure in &check.failures {
             let _ = writeln!(text, "  {}: {}", check.name, headline(failure));
-            for line in details(failure) {
+            for line in details(failure, SHOWN) {
                 let _ = writeln!(text, "    {line}");
             }
         }
@@ -122,7 +129,7 @@ pub fn markdown_of(name: &str, told: &Told<'_>) -> String {
     for check in checks.iter() {
         for failure in &check.failures {
             let _ = writeln!(text, "  - {}: {}", check.name, cell(&headline(failure)));
-            for line in details(failure) {
+            for line in details(failure, SHOWN) {
                 let line = line.trim_start();
                 let _ = writeln!(text, "    - {}", cell(line));
             }
