@@ -103,6 +103,7 @@ fn loss<'a>(run: &Run, max_loss: u64) -> Vec<Failure<'a>> {
         format!("CPU {cpu}, {stream}: {missing} numbers are missing, {counted} lost by the kernel's count")
     });
     let mut places: Vec<_> = of_cpu.take(64).collect();
+    places.extend(run.unwritten.iter().cloned());
     for (count, why) in [
         (loss.unwritten, "arrived and could not be written"),
         (loss.damaged, "are missing where the file is damaged"),

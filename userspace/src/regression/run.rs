@@ -13,8 +13,8 @@ use crate::{
     model::{latency::Latencies, rerun::compare::Differences, verdict::Verdict, windows::Windows},
     recording::{
         header::{Header, Note, What},
-        reader::OpenError,
-        replay::{Replay, Step},
+        reader::{Got, OpenError},
+        replay::Replay,
     },
     source::event::Event,
     view::stack::Places,
@@ -98,6 +98,8 @@ pub struct Run {
     pub unknown: u64,
     /// What is missing.
     pub loss: Loss,
+    /// Where records could not be written, and why: the first places, in words.
+    pub unwritten: Vec<String>,
     /// Numbers that came twice, by CPU, and whether of the vital stream.
     pub repeated: Vec<(u16, bool, u64)>,
     /// Times that went backwards.
@@ -136,22 +138,27 @@ impl Run {
         let mut calls = Counting::default();
         let mut violations = BTreeMap::<Alike, Group>::new();
         let mut unknown_violations = 0;
-        while let Some(step) = replay.next() {
-            match step {
-                Step::Event { event, found } => {
-                    order.event(&event);
-                    match (&event, found) {
+        let mut unwritten = Vec::new();
+        while let Some(got) = replay.advance() {
+            match got {
+                Got::Event => {
+                    let event = replay.event();
+                    order.event(event);
+                    match (event, replay.found()) {
                         (Event::Call(call), _) => calls.call(call),
-                        (_, Some(found)) => enter(&mut violations, *found),
+                        (_, Some((verdict, places))) => enter(&mut violations, verdict, places),
                         (Event::Violation(_), None) => unknown_violations += 1,
                         _ => {}
                     }
                 }
-                Step::Note(Note::Unwritten { records, why }) if damages.told.len() < TOLD => {
-                    damages.told.push(format!("here {records} records could not be written: {why}"));
+                Got::Note(note) => {
+                    if let Note::Unwritten { records, why } = *note
+                        && unwritten.len() < TOLD
+                    {
+                        unwritten.push(format!("here {records} records could not be written: {why}"));
+                    }
                 }
-                Step::Note(_) => {}
-                Step::Damage(damage) => {
+                Got::Damage(damage) => {
                     damages.count += 1;
                     if damages.told.len() < TOLD {
                         damages.told.push(damage.to_string());
@@ -180,6 +187,7 @@ impl Run {
             damages,
             unknown: replay.reader().unknown(),
             loss,
+            unwritten,
             repeated,
             order,
             unreadable: replay.unreadable(),
@@ -205,7 +213,7 @@ impl Run {
     }
 }
 
-fn enter(violations: &mut BTreeMap<Alike, Group>, (verdict, places): (Verdict, Places)) {
+fn enter(violations: &mut BTreeMap<Alike, Group>, verdict: &Verdict, places: &Places) {
     let kind = verdict.violation;
     let leaf = verdict.failed.and_then(|failed| failed.leaf);
     let status = verdict.failed.and_then(|failed| {
@@ -219,6 +227,6 @@ fn enter(violations: &mut BTreeMap<Alike, Group>, (verdict, places): (Verdict, P
     let group = violations.entry(alike).or_default();
     group.count += 1;
     if group.seen.len() < KEPT {
-        group.seen.push(Seen { verdict, places });
+        group.seen.push(Seen { verdict: verdict.clone(), places: places.clone() });
     }
 }

@@ -5,13 +5,13 @@ use septwatch_common::{Leaf, zap::PFN_UNKNOWN};
 
 use crate::{Place, recording::Making};
 
-/// So many pages, of which each is zapped after as many answers of BUSY; calls take so long.
+/// So many pages, all zapped; of four, the REMOVE of so many is BUSY once; calls take so long.
 fn run(pages: u64, busy: u64, took_ns: u32) -> Making {
     let mut making = Making::td();
     making.took_ns = took_ns;
     for n in 0..pages {
         making.map(0x400 + n, 0x10 + n);
-        making.zap(0x400 + n, 0x10 + n, if n % 4 == 0 { busy } else { 0 });
+        making.zap(0x400 + n, 0x10 + n, u64::from(n % 4 < busy));
     }
     making
 }
@@ -181,10 +181,10 @@ fn what_cannot_be_compared_is_bad_input() {
         "--max-busy-factor 0.5",
         "--max-busy-factor x",
         "--max-calls-change 10",
-        "--max-calls-change -1%",
-        "--min-count -1",
+        "--max-calls-change=-1%",
+        "--min-count=-1",
     ] {
         let done = place.run(&format!("diff a.swt a.swt {flag}")).exits(2);
-        assert!(done.wrong.contains(flag.split(' ').next().unwrap()), "{}", done.wrong);
+        assert!(done.wrong.contains(flag.split([' ', '=']).next().unwrap()), "{}", done.wrong);
     }
 }

@@ -23,35 +23,35 @@ enum Command {
 }
 
 /// A folder, in which commands run.
-pub struct Place(TempDir);
+struct Place(TempDir);
 
 /// What a command came to.
-pub struct Done {
-    pub code: u8,
-    pub out: String,
+struct Done {
+    code: u8,
+    out: String,
     /// Why it did not come to anything.
-    pub wrong: String,
+    wrong: String,
 }
 
 impl Place {
-    pub fn new() -> Self {
+    fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
-    pub fn put(&self, name: &str, making: Making) {
+    fn put(&self, name: &str, making: Making) {
         making.write(&self.path(name));
     }
 
-    pub fn read(&self, name: &str) -> String {
+    fn read(&self, name: &str) -> String {
         fs::read_to_string(self.path(name)).unwrap()
     }
 
     /// Runs a command; words with a dot in them are names of files here.
-    pub fn run(&self, line: &str) -> Done {
+    fn run(&self, line: &str) -> Done {
         let words = line.split(' ').map(|word| {
             let is_file = [".swt", ".toml", ".xml", ".md"].iter().any(|end| word.ends_with(end));
             if is_file { self.path(word).display().to_string() } else { word.to_owned() }
@@ -77,13 +77,13 @@ impl Place {
 
 impl Done {
     #[track_caller]
-    pub fn exits(self, code: u8) -> Self {
+    fn exits(self, code: u8) -> Self {
         assert_eq!(self.code, code, "{}\n{}", self.out, self.wrong);
         self
     }
 
     #[track_caller]
-    pub fn says(self, words: &[&str]) -> Self {
+    fn says(self, words: &[&str]) -> Self {
         for word in words {
             assert!(self.out.contains(word), "no {word:?} in\n{}", self.out);
         }
@@ -91,14 +91,14 @@ impl Done {
     }
 
     #[track_caller]
-    pub fn complains(self, words: &[&str]) -> Self {
+    fn complains(self, words: &[&str]) -> Self {
         for word in words {
             assert!(self.wrong.contains(word), "no {word:?} in {:?}", self.wrong);
         }
         self.exits(exit::USAGE)
     }
 
-    pub fn json(&self) -> Vec<Value> {
+    fn json(&self) -> Vec<Value> {
         self.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 }

@@ -84,7 +84,9 @@ impl Making {
     /// A TD is created, and runs.
     pub fn td() -> Self {
         let mut making = Self::default();
-        making.call(Leaf::MngCreate, TDR, 0, 0);
+        for leaf in [Leaf::MngCreate, Leaf::MngInit, Leaf::MrFinalize] {
+            making.call(leaf, PFN_UNKNOWN, 0, 0);
+        }
         let mut life = TdLife::new_zeroed();
         (life.tdr, life.id, life.life) = (TDR, 1, 1);
         making.vital(|header| {

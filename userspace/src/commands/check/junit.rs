@@ -5,6 +5,7 @@ use quick_junit::{NonSuccessKind, Report as Junit, TestCase, TestCaseStatus, Tes
 
 use super::{Told, render};
 use crate::{
+    commands::output::plain,
     regression::check::{Check, Failure},
     view::lines,
 };
@@ -24,12 +25,12 @@ impl Report {
         match told {
             Told::Checked(run, checks) => {
                 let kernel = &run.header.kernel;
-                suite.add_property(("kernel.release", kernel.release.as_str()));
+                suite.add_property(("kernel.release", &*plain(&kernel.release)));
                 for (name, value) in
                     [("kernel.build_id", &kernel.build_id), ("tdx.module", &kernel.tdx_module)]
                 {
                     if let Some(value) = value {
-                        suite.add_property((name, value.as_str()));
+                        suite.add_property((name, &*plain(value)));
                     }
                 }
                 suite.add_test_cases(checks.iter().map(|check| case(name, check)));
@@ -56,7 +57,8 @@ impl Report {
 
 fn named(file: &str, check: &str, status: TestCaseStatus) -> TestCase {
     let mut case = TestCase::new(check, status);
-    case.set_classname(format!("septwatch.check.{file}"));
+    // A dot would make a package of it, and a slash a link that leads nowhere.
+    case.set_classname(format!("septwatch.check.{}", file.replace(['.', '/'], "_")));
     case
 }
 
