@@ -14,7 +14,7 @@ use super::{
     tolerance::Tolerance,
 };
 use crate::{
-    model::histogram::Summary,
+    model::{histogram::Summary, windows::Span},
     recording::header::{HookFact, Origin},
     view::lines,
 };
@@ -142,10 +142,17 @@ pub fn changes(a: &Run, b: &Run, tolerance: &Tolerance) -> Vec<Row> {
     rows.extend(calls(a, b, tolerance));
     rows.extend(violations(a, b, tolerance));
     let of = |run: &Run| -> BTreeMap<_, _> { run.latencies.summaries().collect() };
-    rows.extend(spans("latency", of(a), of(b), tolerance.latency_factor, tolerance, Leaf::name));
+    rows.extend(spans(
+        "latency",
+        [of(a), of(b)],
+        (tolerance.latency_factor, 0),
+        tolerance.min_count,
+        Leaf::name,
+    ));
     let of = |run: &Run| -> BTreeMap<_, _> { run.windows.summaries().collect() };
-    let name = crate::model::windows::Span::name;
-    rows.extend(spans("window", of(a), of(b), tolerance.window_factor, tolerance, name));
+    let most = (tolerance.window_factor, tolerance.min_window_ns);
+    let name = Span::name;
+    rows.extend(spans("window", [of(a), of(b)], most, tolerance.min_count, name));
     rows
 }
 
@@ -253,12 +260,15 @@ fn violations(a: &Run, b: &Run, tolerance: &Tolerance) -> Vec<Row> {
     kinds.into_iter().map(row).collect()
 }
 
+/// One time of a summary, in ns.
+type Get = fn(&Summary) -> u64;
+
+/// Spans may grow by a factor, and up to so many ns whatever the factor.
 fn spans<T: Ord + Copy>(
     section: &'static str,
-    a: BTreeMap<T, Summary>,
-    b: BTreeMap<T, Summary>,
-    factor: f64,
-    tolerance: &Tolerance,
+    [a, b]: [BTreeMap<T, Summary>; 2],
+    (factor, least_ns): (f64, u64),
+    min_count: u64,
     name: impl Fn(T) -> &'static str,
 ) -> Vec<Row> {
     let all: BTreeSet<_> = a.keys().chain(b.keys()).copied().collect();
@@ -266,20 +276,18 @@ fn spans<T: Ord + Copy>(
     for one in all {
         let [a, b] = [a.get(&one), b.get(&one)];
         let least = a.map_or(0, |a| a.count).min(b.map_or(0, |b| b.count));
-        let value = |of: Option<&Summary>, get: fn(&Summary) -> u64| {
-            of.map_or(Value::None, |of| Value::Time(get(of)))
-        };
+        let value = |of: Option<&Summary>, get: Get| of.map_or(Value::None, |of| Value::Time(get(of)));
         let count = |of: Option<&Summary>| of.map_or(Value::None, |of| Value::Count(of.count));
         rows.push(Row::new(section, name(one), "measured", count(a), count(b)));
-        let figures: [(_, fn(&Summary) -> u64, _); 3] = [
-            ("p50", |of| of.p50_ns, Some(tolerance.min_count)),
-            ("p99", |of| of.p99_ns, Some(tolerance.min_count.saturating_mul(10))),
+        let figures: [(_, Get, _); 3] = [
+            ("p50", |of| of.p50_ns, Some(min_count)),
+            ("p99", |of| of.p99_ns, Some(min_count.saturating_mul(100))),
             ("max", |of| of.max_ns, None),
         ];
         for (figure, get, enough) in figures {
             let row = Row::new(section, name(one), figure, value(a, get), value(b, get));
             let judged = enough.is_some_and(|enough| least >= enough.max(1));
-            let out = row.factor.is_some_and(|times| times > factor);
+            let out = row.factor.is_some_and(|times| times > factor) && b.is_some_and(|b| get(b) > least_ns);
             rows.push(if judged { row.judged(at_most(factor), out) } else { row });
         }
     }

@@ -23,6 +23,13 @@ use crate::{
 /// Violations of one group that are kept with all that is known of them.
 const KEPT: usize = 16;
 
+/// And of all groups together.
+const KEPT_IN_ALL: usize = 1024;
+
+/// Places of one stack that are kept, and letters of a name: a recording that was made up may have any number.
+const PLACES: usize = 32;
+const LETTERS: usize = 256;
+
 /// Groups of violations that are told apart by leaf and status; more are told apart by kind only.
 const GROUPS: usize = 1024;
 
@@ -138,6 +145,7 @@ impl Run {
         let mut calls = Counting::default();
         let mut violations = BTreeMap::<Alike, Group>::new();
         let mut unknown_violations = 0;
+        let mut kept = 0;
         let mut unwritten = Vec::new();
         while let Some(got) = replay.advance() {
             match got {
@@ -146,7 +154,7 @@ impl Run {
                     order.event(event);
                     match (event, replay.found()) {
                         (Event::Call(call), _) => calls.call(call),
-                        (_, Some((verdict, places))) => enter(&mut violations, verdict, places),
+                        (_, Some((verdict, places))) => enter(&mut violations, &mut kept, verdict, places),
                         (Event::Violation(_), None) => unknown_violations += 1,
                         _ => {}
                     }
@@ -155,7 +163,8 @@ impl Run {
                     if let Note::Unwritten { records, why } = *note
                         && unwritten.len() < TOLD
                     {
-                        unwritten.push(format!("here {records} records could not be written: {why}"));
+                        unwritten
+                            .push(format!("here {records} records could not be written: {}", short(&why)));
                     }
                 }
                 Got::Damage(damage) => {
@@ -213,7 +222,11 @@ impl Run {
     }
 }
 
-fn enter(violations: &mut BTreeMap<Alike, Group>, verdict: &Verdict, places: &Places) {
+fn short(text: &str) -> String {
+    text.chars().take(LETTERS).collect()
+}
+
+fn enter(violations: &mut BTreeMap<Alike, Group>, kept: &mut usize, verdict: &Verdict, places: &Places) {
     let kind = verdict.violation;
     let leaf = verdict.failed.and_then(|failed| failed.leaf);
     let status = verdict.failed.and_then(|failed| {
@@ -226,7 +239,10 @@ fn enter(violations: &mut BTreeMap<Alike, Group>, verdict: &Verdict, places: &Pl
     }
     let group = violations.entry(alike).or_default();
     group.count += 1;
-    if group.seen.len() < KEPT {
-        group.seen.push(Seen { verdict: verdict.clone(), places: places.clone() });
+    if group.seen.len() < KEPT && *kept < KEPT_IN_ALL {
+        *kept += 1;
+        let names = |names: &[String]| names.iter().take(PLACES).map(|name| short(name)).collect();
+        let places = Places { kernel: names(&places.kernel), user: names(&places.user) };
+        group.seen.push(Seen { verdict: verdict.clone(), places });
     }
 }

@@ -15,8 +15,10 @@ pub struct Tolerance {
     pub window_factor: f64,
     /// Violations of a kind: by what part of those before, in both directions.
     pub violations_change: f64,
+    /// Shorter windows are noise, in ns: a task that is preempted within one makes it as long.
+    pub min_window_ns: u64,
     /// Fewer are noise: of two counts the larger must be so large, and a histogram must have so many for its median to be
-    /// judged, and ten times as many for its p99.
+    /// judged, and a hundred times as many for its p99.
     pub min_count: u64,
     /// Records that may be missing of a recording.
     pub max_loss: u64,
@@ -31,6 +33,7 @@ impl Default for Tolerance {
             latency_factor: 1.5,
             window_factor: 2.0,
             violations_change: 0.0,
+            min_window_ns: 1_000_000,
             min_count: 10,
             max_loss: 0,
         }

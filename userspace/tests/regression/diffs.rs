@@ -88,11 +88,12 @@ fn errors_and_statuses_are_compared() {
 
 #[test]
 fn windows_and_latencies_that_grow_are_out() {
-    let place = pair(failing(40, 10_000), failing(40, 25_000));
+    let place = pair(failing(40, 1_000_000), failing(40, 2_500_000));
     let done = place.run("diff a.swt b.swt").exits(1);
     done.says(&["! window failed-zap-to-release p50", "tolerated: at most x 2", "1 out of tolerance"]);
     place.run("diff a.swt b.swt --max-window-factor 3").exits(0);
-    // Too few of them say nothing.
+    // Too few of them say nothing, nor do too short ones.
+    place.run("diff a.swt b.swt --min-window 3ms").exits(0);
     place.run("diff a.swt b.swt --min-count 50").exits(0);
     let place = pair(run(200, 1, 500), run(200, 1, 900));
     let done = place.run("diff a.swt b.swt").exits(1);
@@ -183,6 +184,7 @@ fn what_cannot_be_compared_is_bad_input() {
         "--max-calls-change 10",
         "--max-calls-change=-1%",
         "--min-count=-1",
+        "--min-window 5",
     ] {
         let done = place.run(&format!("diff a.swt a.swt {flag}")).exits(2);
         assert!(done.wrong.contains(flag.split([' ', '=']).next().unwrap()), "{}", done.wrong);

@@ -10,16 +10,16 @@ use std::{
 use anyhow::Result;
 
 use super::{BadInput, exit, output, recording};
-use crate::regression::{changes, run::Run, tolerance::Tolerance};
+use crate::regression::{bound::Time, changes, run::Run, tolerance::Tolerance};
 
 /// Compares two recordings of the same workload, of which A is the one before: calls of each leaf, BUSY and errors per
 /// 1000 of them, statuses, latencies, windows, violations, hooks, lost records.
 ///
 /// BUSY, errors, latencies and windows are out of tolerance if they grow by more than their factor; calls and violations if
 /// they change in either direction; a hook that is bound in A and not in B always is. Small counts are noise: two counts
-/// differ only if the larger is at least --min-count, and if they lie 3 standard deviations apart, as a pure chance would
-/// have it for 3 of 1000 figures. A median is judged where both have --min-count spans, p99 where both have ten times as many;
-/// the longest is only shown, and so is reused-while-mapped, which depends on what the allocator does with a freed page.
+/// differ only if the larger is at least --min-count and they lie 3 standard deviations apart, as chance has it for 3 of
+/// 1000 figures. A median is judged where both have --min-count spans, p99 where both have a hundred times as many; the
+/// longest is only shown. So is reused-while-mapped: who is given a page that was freed too early is chance.
 ///
 /// Exit code 0: all within tolerance; 1: something is not; 2: a file cannot be read as a recording or not to its end, or bad
 /// input.
@@ -47,6 +47,9 @@ pub struct Args {
     /// Violations of a kind may be so many more or fewer, in percent of those in A.
     #[arg(long, value_name = "PERCENT", default_value = "0%", value_parser = percent)]
     pub max_violations_change: f64,
+    /// Windows up to this time are noise: a time with ns, us, ms or s.
+    #[arg(long, value_name = "TIME", default_value = "1ms", value_parser = time)]
+    pub min_window: Time,
     /// Counts below are noise.
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub min_count: u64,
@@ -69,6 +72,10 @@ fn factor(text: &str) -> Result<f64, String> {
     factor.ok_or_else(|| "not a factor from 1 to 1000000000, as in 1.5".to_owned())
 }
 
+fn time(text: &str) -> Result<Time, String> {
+    Time::parse(text).ok_or_else(|| "not a time with its unit (ns, us, ms, s), as in 5ms".to_owned())
+}
+
 /// A part, from percent.
 fn percent(text: &str) -> Result<f64, String> {
     let number = text.strip_suffix('%').and_then(|number| number.parse().ok());
@@ -88,6 +95,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
         latency_factor: args.max_latency_factor,
         window_factor: args.max_window_factor,
         violations_change: args.max_violations_change,
+        min_window_ns: args.min_window.0,
         min_count: args.min_count,
         max_loss: args.max_loss,
     };
