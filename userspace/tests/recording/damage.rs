@@ -46,7 +46,7 @@ fn a_file_cut_off_anywhere_gives_what_is_before() {
         // Header, then four frames of five.
         let whole = begins[2..6].iter().filter(|frame_end| **frame_end <= end).count() * 5;
         assert_eq!(events_of(&read), events[..whole].iter().collect::<Vec<_>>(), "cut at {end}");
-        let Some(Item::Damage(damage)) = read.last() else { panic!("cut at {end}: nothing is said") };
+        let Some(Item::Damage(damage)) = read.last() else { unreachable!("cut at {end}: nothing is said") };
         assert!(damage.last);
         let fault = if begins.contains(&end) { Fault::NoEnd } else { Fault::CutOff };
         assert_eq!(damage.fault, fault, "cut at {end}");
