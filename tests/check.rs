@@ -67,6 +67,9 @@ fn two_storms_of_one_seed_differ_in_nothing_that_matters() {
     run(&septwatch, &["diff", &a, &b], 0);
     run(&septwatch, &["check", &a, "--expect", &expect, "--bless"], 0);
     run(&septwatch, &["check", &b, "--expect", &expect], 0);
+    // What the example of a workflow checks with.
+    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("traces/storm-7.toml").display().to_string();
+    run(&septwatch, &["check", &a, &b, "--expect", &kept], 0);
     let more = record(&septwatch, &folder, "c.swt", &[&storm[..], &["--one-more"]].concat(), 1);
     let done = run(&septwatch, &["diff", &a, &more], 1);
     let line = done.stdout.lines().find(|line| line.starts_with("! violations freed-while-mapped found"));
