@@ -5,5 +5,6 @@ pub mod explain;
 pub mod hooks;
 pub mod model;
 pub mod recording;
+pub mod regression;
 pub mod source;
 pub mod view;

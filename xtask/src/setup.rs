@@ -3,6 +3,7 @@
 //! Building septwatch does not belong here.
 
 pub mod cargo_tools;
+mod junit_schema;
 mod mounts;
 pub mod packages;
 mod rust_src;
@@ -36,6 +37,15 @@ pub fn for_building() -> Result<()> {
 pub fn for_running() -> Result<()> {
     let _lock = alone()?;
     mounts::ALL.iter().try_for_each(mounts::Mount::ensure)
+}
+
+/// What the test of JUnit XML needs: Jenkins' schema, whose path this returns, and xmllint.
+///
+/// # Errors
+/// As [`for_building`].
+pub fn for_junit() -> Result<PathBuf> {
+    let _lock = alone()?;
+    junit_schema::ensure()
 }
 
 /// A `cargo` whose build scripts find the bpf-linker that was set up.

@@ -75,18 +75,26 @@ impl Floor {
         match self {
             Self::Anywhere => {
                 let packages = ["--workspace", "--exclude", "septwatch-ebpf", "--exclude", "septwatch-tests"];
-                Self::cargo_test(septwatch, &packages, &[])
+                Self::cargo_test(septwatch, &packages, &[], None)
             }
             // One after the other: there is one ledger on a host, and one lock on it.
             Self::RunningKernel => {
-                Self::cargo_test(septwatch, &["--package", "septwatch-tests"], &["--test-threads=1"])
+                // Without the schema, the test that needs it is skipped, and says so.
+                let schema = setup::for_junit().inspect_err(|why| eprintln!("JUnit schema: {why:#}")).ok();
+                let packages = ["--package", "septwatch-tests"];
+                Self::cargo_test(septwatch, &packages, &["--test-threads=1"], schema.as_deref())
             }
             Self::Lab => lab::floor::run(kernels, septwatch),
         }
     }
 
     /// `cargo test` with these arguments, and the test programs with those.
-    fn cargo_test(septwatch: &Path, for_cargo: &[&str], for_tests: &[&str]) -> Result<Count> {
+    fn cargo_test(
+        septwatch: &Path,
+        for_cargo: &[&str],
+        for_tests: &[&str],
+        junit_schema: Option<&Path>,
+    ) -> Result<Count> {
         let mut cargo = setup::cargo()?;
         // Release: the property tests go through a million operations.
         cargo
@@ -95,6 +103,9 @@ impl Floor {
             .arg("--")
             .args(for_tests);
         // The tests run this binary; see the header of tests/lib.rs.
+        if let Some(schema) = junit_schema {
+            cargo.env("SEPTWATCH_JUNIT_XSD", schema);
+        }
         cargo.env("SEPTWATCH_BIN", septwatch).stdin(Stdio::null());
         let command = run::line(&cargo);
         // One pipe for both, so that cargo's words stay in front of the tests that they announce.

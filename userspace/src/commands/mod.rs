@@ -1,10 +1,13 @@
 //! One file per subcommand: its arguments, and what it prints. The work itself is done in the library's other rooms.
 
+pub mod check;
 pub mod demo;
+pub mod diff;
 pub mod doctor;
 pub mod exit;
 pub mod explain;
 mod live;
+mod output;
 pub mod record;
 mod recording;
 pub mod replay;

@@ -255,6 +255,11 @@ impl<R: Read> Replay<R> {
         missing.fold(0, u64::saturating_add)
     }
 
+    /// Page records that no program could have made, so far: see [`Rerun::unreadable`].
+    pub fn unreadable(&self) -> u64 {
+        self.rerun.unreadable()
+    }
+
     /// How what the re-run of the ledger found differs from what was recorded. To be asked at the end.
     pub fn differences(mut self) -> Differences {
         if self.lost() != 0 {
