@@ -51,18 +51,17 @@ pub fn run(options: &Options) -> Result<Vec<Row>> {
     let folder = tempfile::tempdir().context("no folder for recordings")?;
     let file = folder.path().join("storm.swt");
     let file_text = file.to_str().context("the folder for recordings has a name that is not UTF-8")?;
-    let mut tracer =
-        if options.no_trace_cmd { None } else { Some(Tracer::prepare(&septwatch, folder.path())?) };
+    let tracer = if options.no_trace_cmd { None } else { Some(Tracer::prepare(&septwatch, folder.path())?) };
     let (mut plain, mut recorded, mut traced) = (Vec::new(), Vec::new(), Vec::new());
     let mut last = None;
     for n in 0..options.runs {
         note("storm", format_args!("run {} of {}", n + 1, options.runs));
-        plain.push(storm(&septwatch, &[])?.seconds);
-        let made = storm(&septwatch, &["--record", file_text])?;
+        plain.push(storm(&septwatch, &[], None)?.seconds);
+        let made = storm(&septwatch, &["--record", file_text], None)?;
         recorded.push(made.seconds);
         last = Some(made);
-        if let Some(tracer) = &mut tracer {
-            traced.push(tracer.during(|| storm(&septwatch, &[]))?.seconds);
+        if tracer.is_some() {
+            traced.push(storm(&septwatch, &[], tracer.as_ref())?.seconds);
         }
     }
     let storm_made = last.context("no run")?;
@@ -111,16 +110,21 @@ pub fn run(options: &Options) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-fn storm(septwatch: &Path, more: &[&str]) -> Result<Storm> {
+fn storm(septwatch: &Path, more: &[&str], tracer: Option<&Tracer>) -> Result<Storm> {
     let mut command = Command::new(septwatch);
     command.args(["demo", "storm", "--seed", "7", "--json"]).args(more);
-    let text = run::quiet(&mut command)?;
+    let text = match tracer {
+        None => run::quiet(&mut command)?,
+        Some(tracer) => run::quiet(&mut tracer.around(&command))?,
+    };
     let lines: Vec<Value> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let times =
         lines.iter().filter(|line| line["type"] == "step").filter_map(|line| line["time_ns"].as_u64());
     let (first, last) = (times.clone().min(), times.max());
     let (first, last) = first.zip(last).context("the storm said nothing")?;
-    let pages = &lines.last().context("the storm said nothing")?["page_records"];
+    // trace-cmd adds lines of its own.
+    let result = lines.iter().rfind(|line| line["type"] == "result").context("the storm has no result")?;
+    let pages = &result["page_records"];
     let count = |key| pages[key].as_u64().with_context(|| format!("the storm's result has no {key}"));
     Ok(Storm { seconds: (last - first) as f64 / 1e9, received: count("received")?, lost: count("lost")? })
 }
@@ -129,7 +133,7 @@ fn storm(septwatch: &Path, more: &[&str]) -> Result<Storm> {
 fn rings(septwatch: &Path, file: &str) -> Result<Vec<Row>> {
     let mut smallest = None;
     for bytes in RINGS {
-        let made = storm(septwatch, &["--record", file, "--ring-bytes", &bytes.to_string()]);
+        let made = storm(septwatch, &["--record", file, "--ring-bytes", &bytes.to_string()], None);
         // A ring that small can lose a violation, which the demo misses.
         let lost = made.map_or(u64::MAX, |made| made.lost);
         if lost != 0 {
@@ -138,7 +142,7 @@ fn rings(septwatch: &Path, file: &str) -> Result<Vec<Row>> {
         smallest = Some(bytes);
     }
     // The file is that of the usual rings again.
-    storm(septwatch, &["--record", file])?;
+    storm(septwatch, &["--record", file], None)?;
     let smallest = smallest.map_or(f64::NAN, |bytes| f64::from(bytes) / 1024.0);
     Ok(vec![Row::new("  smallest ring buffer without loss (usual: 4096)", smallest, "KiB")])
 }
