@@ -2,6 +2,7 @@
 
 pub mod commands;
 pub mod explain;
+pub mod export;
 pub mod hooks;
 pub mod model;
 pub mod recording;

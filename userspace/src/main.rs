@@ -6,7 +6,9 @@ use std::{
 };
 
 use clap::Parser;
-use septwatch::commands::{self, BadInput, Interrupted, demo, doctor, exit, explain, record, replay, watch};
+use septwatch::commands::{
+    self, BadInput, Interrupted, demo, doctor, exit, explain, export, record, replay, watch,
+};
 
 /// Watches the physical pages that this host lends to the Intel TDX module, and says so the moment one of them is given
 /// back while a trust domain (TD) still maps it.
@@ -23,6 +25,7 @@ enum Command {
     Watch(watch::Args),
     Record(record::Args),
     Replay(replay::Args),
+    Export(export::Args),
     Doctor(doctor::Args),
     Explain(explain::Args),
 }
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Command::Watch(args) => watch::run(args, &mut out),
         Command::Record(args) => record::run(args, &mut out),
         Command::Replay(args) => replay::run(args, &mut out),
+        Command::Export(args) => export::run(args),
         Command::Doctor(args) => doctor::run(args).map_err(Into::into),
         Command::Explain(args) => return explain_exit(args),
     };

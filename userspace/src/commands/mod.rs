@@ -4,6 +4,7 @@ pub mod demo;
 pub mod doctor;
 pub mod exit;
 pub mod explain;
+pub mod export;
 mod live;
 pub mod record;
 mod recording;

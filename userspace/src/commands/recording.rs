@@ -18,7 +18,7 @@ use crate::{
             Clock, Counted, End, Header, HookFact, HostFacts, KernelFacts, LedgerFacts, Note, Origin,
             Streams, What, Why,
         },
-        reader::OpenError,
+        reader::{OpenError, Reader},
         recorder::Recorder,
         schema,
     },
@@ -167,6 +167,14 @@ pub fn flag(name: &str, path: &Path, error: FileError) -> anyhow::Error {
 /// A file that is no recording, or not one for this version.
 pub fn unreadable(error: OpenError) -> anyhow::Error {
     BadInput(error.to_string()).into()
+}
+
+/// Whether a file is a recording that this version reads.
+///
+/// # Errors
+/// Why it is not.
+pub fn readable(path: &Path) -> Result<()> {
+    Reader::open(path).map(drop).map_err(unreadable)
 }
 
 /// A recording in a line.

@@ -127,6 +127,17 @@ impl<R: Read> Replay<R> {
         &self.reader
     }
 
+    /// What comes next, if it is an event: model and ledger are still as they were before it.
+    pub fn peek(&mut self) -> Option<&Event> {
+        if self.ahead.is_none() {
+            self.ahead = self.reader.next();
+        }
+        match &self.ahead {
+            Some(Item::Event(event)) => Some(event),
+            _ => None,
+        }
+    }
+
     /// What events told so far.
     pub fn model(&self) -> &Model {
         &self.model
