@@ -7,7 +7,7 @@ use std::{
 
 use clap::Parser;
 use septwatch::commands::{
-    self, BadInput, Interrupted, demo, doctor, exit, explain, export, record, replay, watch,
+    self, BadInput, Interrupted, demo, doctor, exit, explain, export, minimize, record, replay, report, watch,
 };
 
 /// Watches the physical pages that this host lends to the Intel TDX module, and says so the moment one of them is given
@@ -26,6 +26,8 @@ enum Command {
     Record(record::Args),
     Replay(replay::Args),
     Export(export::Args),
+    Minimize(minimize::Args),
+    Report(report::Args),
     Doctor(doctor::Args),
     Explain(explain::Args),
 }
@@ -47,6 +49,8 @@ fn main() -> ExitCode {
         Command::Record(args) => record::run(args, &mut out),
         Command::Replay(args) => replay::run(args, &mut out),
         Command::Export(args) => export::run(args),
+        Command::Minimize(args) => minimize::run(args, &mut out),
+        Command::Report(args) => report::run(args, &mut out),
         Command::Doctor(args) => doctor::run(args).map_err(Into::into),
         Command::Explain(args) => return explain_exit(args),
     };

@@ -6,9 +6,11 @@ pub mod exit;
 pub mod explain;
 pub mod export;
 mod live;
+pub mod minimize;
 pub mod record;
 mod recording;
 pub mod replay;
+pub mod report;
 pub mod watch;
 mod watching;
 

@@ -62,6 +62,7 @@ pub fn header(
         ledger: LedgerFacts { limited, ..ledger },
         clock: Clock::now(),
         before: kernel.before().iter().map(Streams::from).collect(),
+        minimized: None,
         schema: schema::current(),
     }
 }

@@ -9,7 +9,6 @@ mod jsonl;
 mod parquet;
 mod perfetto;
 pub mod rows;
-mod tds;
 
 use std::{
     io::{self, Write},
@@ -23,10 +22,10 @@ use crate::{
         header::{End, Header},
         reader::{Damage, OpenError},
         replay::{Replay, Step},
+        tds::Tds,
     },
     source::session::Standing,
 };
-use tds::Tds;
 
 /// What a recording becomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

@@ -11,8 +11,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use zerocopy::IntoBytes as _;
-
 use super::{
     codec::Encoder,
     files::{FileError, Files, Written},
@@ -100,20 +98,16 @@ impl Recorder {
     /// Takes an event in.
     pub fn event(&mut self, event: &Event) {
         self.time_ns = event.header().time_ns;
-        match event {
-            Event::Call(call) if self.what == What::All => self.encoder.call(call),
-            Event::Frame(frame) if self.what == What::All => self.encoder.frame(frame),
-            Event::Life(life) if self.what != What::Violations => {
-                self.encoder.vital(life.header.kind, life.as_bytes());
-            }
-            Event::Vm(vm) if self.what != What::Violations => {
-                self.encoder.vital(vm.header.kind, vm.as_bytes());
-            }
-            Event::Violation(violation) => {
+        let is_wanted = match event {
+            Event::Violation(_) => {
                 self.violation = true;
-                self.encoder.vital(violation.header.kind, violation.as_bytes());
+                true
             }
-            _ => {}
+            Event::Life(_) | Event::Vm(_) => self.what != What::Violations,
+            Event::Call(_) | Event::Frame(_) => self.what == What::All,
+        };
+        if is_wanted {
+            self.encoder.event(event);
         }
         if self.encoder.len() >= FRAME {
             self.flush();

@@ -21,16 +21,13 @@ use std::{
 
 use septwatch_common::{Leaf, Life, Status, kvm::VmStage, wire::SeamcallErr};
 
-use super::{
-    ExportError, Last, Now, Sink,
-    rows::Row,
-    tds::{Known, Tds},
-};
+use super::{ExportError, Last, Now, Sink, rows::Row};
 use crate::{
     model::verdict::hook,
     recording::{
         header::{Header, Note, What},
         replay::Step,
+        tds::{Known, Tds},
     },
     source::event::Event,
 };

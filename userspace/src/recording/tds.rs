@@ -9,12 +9,12 @@ use septwatch_common::{
     zap::PFN_UNKNOWN,
 };
 
+use super::{
+    State,
+    reader::{Item, OpenError, Reader},
+};
 use crate::{
     model::{store::Ledger, text},
-    recording::{
-        State,
-        reader::{Item, OpenError, Reader},
-    },
     source::event::Event,
 };
 
@@ -111,6 +111,11 @@ impl Tds {
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &Known> {
         self.by_tdr.values().flatten()
+    }
+
+    /// The TD of this number.
+    pub fn get(&self, id: u32) -> Option<&Known> {
+        self.iter().find(|td| td.id == id)
     }
 
     /// The TD whose TDR this was at a time; of one that began before the recording, its first record tells when.
