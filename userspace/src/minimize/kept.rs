@@ -2,7 +2,7 @@
 
 use std::{io, path::Path};
 
-use super::{MinimizeError, Target, is_target, oracle::Shown, subject::Subject};
+use super::{MinimizeError, Target, is_target, oracle::Shown, source::Kept, subject::Subject};
 use crate::{
     recording::{
         State,
@@ -41,7 +41,7 @@ pub fn reduced(state: &State, subject: &Subject) -> State {
 pub fn write(
     header: &Header,
     state: &State,
-    events: &[Event],
+    events: &[Kept],
     target: &Target,
     left_out: u64,
     end: Option<End>,
@@ -61,7 +61,7 @@ pub fn write(
     let mut writer = Writer::begin(Vec::new(), &mut packer, &header, state)?;
     let mut encoder = Encoder::default();
     let mut counted = Counted { time_ns: target.event.header.time_ns, ..Counted::default() };
-    for event in events {
+    for Kept { event, places } in events {
         encoder.event(event);
         let cpu = usize::from(event.header().cpu);
         if counted.cpus.len() <= cpu {
@@ -70,10 +70,7 @@ pub fn write(
         let of_cpu = &mut counted.cpus[cpu];
         let stream = if event.is_vital() { &mut of_cpu.vital } else { &mut of_cpu.pages };
         stream[0] += 1;
-        if let Event::Violation(violation) = event
-            && is_target(violation, target)
-        {
-            let Places { kernel, user } = target.places.clone();
+        if let Some(Places { kernel, user }) = places.clone() {
             encoder.note(&serde_json::to_vec(&Note::Places { kernel, user }).map_err(io::Error::from)?);
         }
         if encoder.len() > FRAME {

@@ -28,7 +28,7 @@ use crate::{
 };
 use kept::{reduced, shows, write};
 use oracle::{Key, Oracle, smallest};
-use source::Source;
+use source::{Kept, Source};
 use subject::{Part, Subject};
 
 /// Records that the judge goes through at most: some minutes.
@@ -161,7 +161,7 @@ pub fn minimize(path: &Path, wanted: Wanted) -> Result<Made, MinimizeError> {
     let mut source = Source::open(path)?;
     let located = source.locate(&target, &tds, &mut subject);
     source = Source::open(path)?;
-    let mut best: Option<(Vec<Event>, bool)> = None;
+    let mut best: Option<(Vec<Kept>, bool)> = None;
     let state;
     if let Some((shown, all)) = &located {
         state = source.state.clone();
@@ -170,7 +170,8 @@ pub fn minimize(path: &Path, wanted: Wanted) -> Result<Made, MinimizeError> {
             let Some(slice) = slice else { break };
             let mut oracle =
                 Oracle { header: &source.header, state: &state, shown: *shown, all, budget: BUDGET };
-            let pages: Vec<_> = slice.iter().filter(|event| !event.is_vital()).collect();
+            let pages: Vec<_> =
+                slice.iter().map(|kept| &kept.event).filter(|event| !event.is_vital()).collect();
             if oracle.ask(&pages).is_none() {
                 continue;
             }
@@ -183,7 +184,7 @@ pub fn minimize(path: &Path, wanted: Wanted) -> Result<Made, MinimizeError> {
                 event => kept.contains(&place(event)),
             };
             let is_smallest = oracle.budget != 0;
-            best = Some((slice.iter().filter(|event| is_kept(event)).cloned().collect(), is_smallest));
+            best = Some((slice.iter().filter(|kept| is_kept(&kept.event)).cloned().collect(), is_smallest));
             break;
         }
     } else {

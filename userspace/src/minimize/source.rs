@@ -16,12 +16,13 @@ use super::{
 use crate::{
     recording::{
         State,
-        header::{End, Header, What},
+        header::{End, Header, Note, What},
         reader::{Item, OpenError, Reader},
         replay,
         tds::Tds,
     },
     source::event::Event,
+    view::stack::Places,
 };
 
 /// SEAMCALLs of a TD that are kept where nothing tells which of them matter.
@@ -38,6 +39,15 @@ pub struct Source {
     /// What was known before its first record.
     pub state: State,
     first: Option<Item>,
+}
+
+/// An event that is kept, and the places in its stacks if it is a violation that came with some.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    /// The event.
+    pub event: Event,
+    /// The places.
+    pub places: Option<Places>,
 }
 
 /// How much of it there is.
@@ -123,7 +133,7 @@ impl Source {
                 if let Some((pfn, line)) = own.min_by_key(|(pfn, _)| *pfn) {
                     let first = line.level().head(line.gfn());
                     subject.gfns = first..first.saturating_add(line.level().frames());
-                    subject.frames(pfn, 1);
+                    subject.set_frames(pfn, 1);
                 }
             }
             return Some((shown, all));
@@ -132,13 +142,25 @@ impl Source {
     }
 
     /// The records up to the violation that have at least this part in it. None: they are too many.
-    pub fn slice(mut self, target: &Target, mut subject: Subject, at_least: Part) -> Option<Vec<Event>> {
+    pub fn slice(mut self, target: &Target, mut subject: Subject, at_least: Part) -> Option<Vec<Kept>> {
         let time_ns = target.event.header.time_ns;
-        let mut events = Vec::new();
+        let mut events: Vec<Kept> = Vec::new();
+        let mut is_named = false;
         let mut last = VecDeque::new();
         let nothing_named = subject.gfns.is_empty() && subject.pfns.is_empty();
         while let Some(item) = self.next() {
-            let Item::Event(event) = item else { continue };
+            let event = match item {
+                Item::Event(event) => event,
+                Item::Note(Note::Places { kernel, user }) if is_named => {
+                    is_named = false;
+                    if let Some(kept) = events.last_mut() {
+                        kept.places = Some(Places { kernel, user });
+                    }
+                    continue;
+                }
+                _ => continue,
+            };
+            is_named = false;
             if event.header().time_ns > time_ns {
                 continue;
             }
@@ -147,9 +169,10 @@ impl Source {
                 || part != Part::None && event.is_vital()
                 || matches!(&event, Event::Violation(violation) if is_target(violation, target));
             if is_wanted {
-                events.push(event);
+                is_named = matches!(event, Event::Violation(_));
+                events.push(Kept { event, places: None });
             } else if nothing_named && part == Part::Td && at_least == Part::Life {
-                last.push_back(event);
+                last.push_back(Kept { event, places: None });
                 if last.len() > LAST {
                     last.pop_front();
                 }
@@ -161,7 +184,7 @@ impl Source {
         events.extend(last);
         // Those that were added are where they happened.
         if nothing_named {
-            events.sort_by_key(|event| event.header().time_ns);
+            events.sort_by_key(|kept| kept.event.header().time_ns);
         }
         Some(events)
     }

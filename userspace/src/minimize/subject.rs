@@ -1,6 +1,9 @@
 //! What a violation is about, and which records tell of it.
 
-use std::{collections::HashMap, ops::Range};
+use std::{
+    collections::{HashMap, HashSet},
+    ops::Range,
+};
 
 use septwatch_common::{
     Leaf, Level, Line, PageKind,
@@ -43,6 +46,10 @@ pub struct Subject {
     zapping: HashMap<u64, bool>,
     /// By TDR, whether this leaf is blocked: until it is removed, every TRACK counts.
     blocked: HashMap<u64, bool>,
+    /// Other leaves that the frame was mapped in, by TDR, first guest frame and level: their zaps are about it, too.
+    leaves: HashSet<(u64, u64, u8)>,
+    /// Other frames that were mapped in the leaf: they must be seen to have come back.
+    frames: HashSet<u64>,
 }
 
 /// A page record seen from a [`Subject`].
@@ -52,7 +59,7 @@ pub enum Part {
     None,
     /// It is about one of the TDs.
     Td,
-    /// It is a step of a TD's life.
+    /// It is a step of a TD's life, or what became of another frame that was in the leaf before.
     Life,
     /// It is about the leaf or the frame.
     Page,
@@ -72,13 +79,13 @@ impl Subject {
         }
         if event.pfn != PFN_UNKNOWN {
             let into = if has_gfn { event.gfn - head } else { 0 };
-            subject.frames(event.pfn.wrapping_sub(into), level.frames());
+            subject.set_frames(event.pfn.wrapping_sub(into), level.frames());
         }
         subject
     }
 
     /// It is about these frames.
-    pub fn frames(&mut self, first: u64, count: u64) {
+    pub fn set_frames(&mut self, first: u64, count: u64) {
         self.pfns = first..first.saturating_add(count);
     }
 
@@ -91,6 +98,7 @@ impl Subject {
         match event {
             Event::Call(call) => self.call(call),
             Event::Frame(frame) if self.pfns.contains(&frame.pfn) => Part::Page,
+            Event::Frame(frame) if self.frames.contains(&frame.pfn) => Part::Life,
             Event::Frame(_) => Part::None,
             Event::Life(life) => self.of_td(life.id),
             Event::Vm(vm) => self.of_td(vm.id),
@@ -122,10 +130,12 @@ impl Subject {
         if call.tdr == PFN_UNKNOWN || leaf == Leaf::VpAddcx {
             // RECLAIM and write-backs name no TD; the TDR's own ends a life.
             let ends = self.tds.iter().any(|td| td.tdr == call.pfn && td.begun_ns <= call.header.time_ns);
-            return match (about_frame, ends) {
-                (true, _) => Part::Page,
-                (false, true) => Part::Life,
-                _ => Part::None,
+            return if about_frame {
+                Part::Page
+            } else if ends || self.frames.contains(&call.pfn) {
+                Part::Life
+            } else {
+                Part::None
             };
         }
         if !self.is_td(call.tdr, call.header.time_ns) {
@@ -139,18 +149,24 @@ impl Subject {
             return if about_frame { Part::Page } else { Part::Life };
         }
         let head = level.head(call.gfn);
-        let about_gfn = leaf != Leaf::MemSeptAdd
-            && head < self.gfns.end
-            && head.saturating_add(level.frames()) > self.gfns.start;
+        let own_gfn = head < self.gfns.end && head.saturating_add(level.frames()) > self.gfns.start;
+        let leaf_of = (call.tdr, head, call.level);
+        let about_gfn = leaf != Leaf::MemSeptAdd && (own_gfn || self.leaves.contains(&leaf_of));
         if leaf == Leaf::MemRangeBlock {
             self.zapping.insert(call.tdr, about_gfn);
         }
-        if about_gfn && event.status == 0 && matches!(leaf, Leaf::MemRangeBlock | Leaf::MemPageRemove) {
-            self.blocked.insert(call.tdr, leaf == Leaf::MemRangeBlock);
-        }
-        if about_gfn && maps_leaf && event.status == 0 && self.pfns.is_empty() {
-            // Until here it was not known which frame it is.
-            self.frames(call.pfn, frames);
+        if event.status == 0 {
+            if about_gfn && matches!(leaf, Leaf::MemRangeBlock | Leaf::MemPageRemove) {
+                self.blocked.insert(call.tdr, leaf == Leaf::MemRangeBlock);
+            }
+            if own_gfn && maps_leaf && self.pfns.is_empty() {
+                // Until here it was not known which frame it is.
+                self.set_frames(call.pfn, frames);
+            } else if own_gfn && maps_leaf && !about_frame {
+                self.frames.extend(call.pfn..call.pfn.saturating_add(frames));
+            } else if about_frame && maps_leaf && !own_gfn {
+                self.leaves.insert(leaf_of);
+            }
         }
         if about_gfn || about_frame { Part::Page } else { Part::Td }
     }

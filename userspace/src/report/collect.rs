@@ -103,6 +103,9 @@ pub fn collect(path: &Path, wanted: Option<minimize::Wanted>) -> Result<Told, Mi
             }
         }
     }
+    for case in &mut cases {
+        case.in_order();
+    }
     let (total, lost, damages) = (replay.model().total(), replay.lost(), replay.damages());
     let windows = lines::windows(&replay.model().windows);
     let differences = can_rerun.then(|| replay.differences());
@@ -125,6 +128,12 @@ impl Case {
             after: 0,
             is_found_again: false,
         }
+    }
+
+    /// Lifecycle and violations, and page records, come in batches of their own.
+    fn in_order(&mut self) {
+        self.life.sort_by_key(|event| event.header().time_ns);
+        self.around.make_contiguous().sort_by_key(|event| event.header().time_ns);
     }
 
     fn event(&mut self, event: &Event) {

@@ -54,6 +54,15 @@ impl Paper {
         }
     }
 
+    /// A line of a chronicle: a moment, and what happened then.
+    pub fn moment(&mut self, moment: &str, text: &str) {
+        if self.markdown {
+            self.wrapped(&format!("- `{moment}` "), "  ", text);
+        } else {
+            self.wrapped(&format!("  {moment:>11}  "), &" ".repeat(15), text);
+        }
+    }
+
     /// Lines that stay as they are, if they are short enough.
     pub fn lines(&mut self, lines: &[String]) {
         if self.markdown {
@@ -124,6 +133,7 @@ mod tests {
             let long = format!("{} {} end", "word ".repeat(40), "x".repeat(200));
             paper.says(&long);
             paper.item("label", &long);
+            paper.moment("-1.5 ms", &long);
             paper.lines(&[long.clone(), "short   and  aligned".to_owned()]);
             let text = paper.finish();
             assert!(
@@ -131,7 +141,7 @@ mod tests {
                 "{text}"
             );
             assert!(text.contains("short   and  aligned\n"));
-            assert_eq!(text.matches("end\n").count(), 3);
+            assert_eq!(text.matches("end\n").count(), 4);
         }
     }
 }

@@ -176,17 +176,15 @@ fn life(paper: &mut Paper, case: &Case) {
     let zero_ns = case.target.event.header.time_ns;
     paper.heading("Life of the page since it was lent, by time from the violation");
     let half = case.life.len().div_ceil(2);
-    let mut told = Vec::new();
     for (at, event) in case.life.iter().enumerate() {
         if at == half && case.skipped != 0 {
-            told.push(format!("            ... {} more ...", case.skipped));
+            paper.moment("...", &format!("{} more", case.skipped));
         }
-        told.push(format!("{:>11} {}", relative(event.header().time_ns, zero_ns), said(event)));
+        paper.moment(&relative(event.header().time_ns, zero_ns), &said(event));
     }
-    if told.is_empty() {
-        told.push("nothing of it is recorded".to_owned());
+    if case.life.is_empty() {
+        paper.says("Nothing of it is recorded.");
     }
-    paper.lines(&told);
 }
 
 /// An event, and who was running.
@@ -198,10 +196,10 @@ fn said(event: &Event) -> String {
             let by = format!("by {} ({})", shown(&verdict.comm), verdict.tgid);
             let mut text = format!("! {}, at {}, {by}", lines::headline(&verdict), verdict.hook);
             if let Some(let_go) = verdict.let_go {
-                let op = GmemOp::from_number(let_go.op).name().unwrap_or("unknown operation");
+                let op = GmemOp::from_number(let_go.op).name().map_or(String::new(), |op| format!(" ({op})"));
                 let since = lines::span(header.time_ns.saturating_sub(let_go.time_ns));
                 text.push_str(&format!(
-                    "; guest_memfd let go of it {since} before: {op}, thread {}",
+                    "; guest_memfd let go of it {since} before{op}, thread {}",
                     let_go.tid
                 ));
             }
@@ -233,21 +231,19 @@ fn around(paper: &mut Paper, case: &Case) {
         return;
     }
     paper.heading(&format!("SEAMCALLs of the TD around {what}, by time from it"));
-    let mut told = Vec::new();
     let mut is_told = case.bugged.is_none();
-    let mark = format!("{:>11} KVM_BUG_ON: the VM is bugged", "0");
+    let mark = |paper: &mut Paper| paper.moment("0", "KVM_BUG_ON: the VM is bugged");
     for event in &case.around {
         let time_ns = event.header().time_ns;
         if !is_told && time_ns > zero_ns {
-            told.push(mark.clone());
+            mark(paper);
             is_told = true;
         }
-        told.push(format!("{:>11} {}", relative(time_ns, zero_ns), said(event)));
+        paper.moment(&relative(time_ns, zero_ns), &said(event));
     }
     if !is_told {
-        told.push(mark);
+        mark(paper);
     }
-    paper.lines(&told);
 }
 
 fn stacks(paper: &mut Paper, title: &str, verdict: &Verdict, places: &Places) {
