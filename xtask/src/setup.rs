@@ -5,6 +5,7 @@
 pub mod cargo_tools;
 mod mounts;
 pub mod packages;
+pub mod python;
 mod rust_src;
 
 use std::ffi::{OsStr, OsString};

@@ -106,11 +106,11 @@ pub struct Made {
 /// # Errors
 /// The recording cannot be read, or has no such violation.
 pub fn find(path: &Path, wanted: Option<Wanted>) -> Result<Vec<Target>, MinimizeError> {
-    let mut replay = Replay::open(path)?;
+    let replay = Replay::open(path)?;
     let mut targets = Vec::new();
     let mut failing: Vec<Box<ViolationEvent>> = Vec::new();
     let mut total = 0;
-    while let Some(step) = replay.next() {
+    for step in replay {
         let Step::Event { event: Event::Violation(event), found: Some(found) } = step else { continue };
         total += 1;
         let (verdict, places) = *found;

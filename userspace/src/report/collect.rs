@@ -93,7 +93,7 @@ pub fn collect(path: &Path, wanted: Option<minimize::Wanted>) -> Result<Told, Mi
     let can_rerun = header.what == What::All && !header.ledger.taken_over;
     // The replay's own says how many agree; this one which.
     let mut rerun = replay::ledger(&header, state.as_ref(), replay::CHUNKS);
-    while let Some(step) = replay.next() {
+    for step in replay.by_ref() {
         let Step::Event { event, .. } = step else { continue };
         let found = rerun.apply(&event);
         for case in &mut cases {

@@ -175,12 +175,20 @@ fn relative(time_ns: u64, zero_ns: u64) -> String {
 fn life(paper: &mut Paper, case: &Case) {
     let zero_ns = case.target.event.header.time_ns;
     paper.heading("Life of the page since it was lent, by time from the violation");
+    let mut bugged = case.bugged.as_ref();
     let half = case.life.len().div_ceil(2);
     for (at, event) in case.life.iter().enumerate() {
         if at == half && case.skipped != 0 {
             paper.moment("...", &format!("{} more", case.skipped));
         }
-        paper.moment(&relative(event.header().time_ns, zero_ns), &said(event));
+        let time_ns = event.header().time_ns;
+        // That the VM is bugged names no page.
+        if let Some(bugged) = bugged.take_if(|bugged| bugged.event.header.time_ns < time_ns) {
+            let by = format!("by {} ({})", shown(&bugged.verdict.comm), bugged.verdict.tgid);
+            let moment = relative(bugged.event.header.time_ns, zero_ns);
+            paper.moment(&moment, &format!("! {}, {by}", lines::headline(&bugged.verdict)));
+        }
+        paper.moment(&relative(time_ns, zero_ns), &said(event));
     }
     if case.life.is_empty() {
         paper.says("Nothing of it is recorded.");

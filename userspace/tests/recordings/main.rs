@@ -151,7 +151,7 @@ fn replay_agrees(path: &Path) -> bool {
 }
 
 #[test]
-fn without_the_mark_the_same_gaps_are_a_loss() {
+fn a_minimized_recording_keeps_the_numbers_of_its_original() {
     let (folder, path) = folder();
     let made = minimize::minimize(&path, Wanted::Number(1)).unwrap();
     let small = folder.path().join("small.swt");

@@ -27,11 +27,11 @@ const NO_ARGUMENT: [&str; 5] = ["time_ns", "realtime", "type", "leaf", "violatio
 
 /// Strings by number, from 1.
 #[derive(Default)]
-struct Strings(HashMap<Cow<'static, str>, u64>);
+struct Strings(HashMap<String, u64>);
 
 impl Strings {
     /// The number of a string; if it is new, it is added to `new`. None: there is no room.
-    fn number(&mut self, text: &Cow<'static, str>, new: &mut Vec<Interned>) -> Option<u64> {
+    fn number(&mut self, text: &str, new: &mut Vec<Interned>) -> Option<u64> {
         if let Some(iid) = self.0.get(text) {
             return Some(*iid);
         }
@@ -39,8 +39,8 @@ impl Strings {
             return None;
         }
         let iid = self.0.len() as u64 + 1;
-        self.0.insert(text.clone(), iid);
-        new.push(Interned { iid: Some(iid), name: Some(text.clone().into_owned()) });
+        self.0.insert(text.to_owned(), iid);
+        new.push(Interned { iid: Some(iid), name: Some(text.to_owned()) });
         Some(iid)
     }
 }
@@ -149,7 +149,7 @@ impl Packets {
                         }
                     }
                 };
-                let name_iid = self.arguments.number(&Cow::Borrowed(name), &mut new.debug_annotation_names);
+                let name_iid = self.arguments.number(name, &mut new.debug_annotation_names);
                 event.debug_annotations.push(DebugAnnotation { name_iid, value: Some(value) });
             }
         }
