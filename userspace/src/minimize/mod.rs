@@ -12,7 +12,7 @@ pub mod subject;
 
 use std::{collections::HashSet, io, path::Path};
 
-use septwatch_common::{Violation, wire::ViolationEvent, zap::PFN_UNKNOWN};
+use septwatch_common::{Leaf, Violation, wire::ViolationEvent, zap::PFN_UNKNOWN};
 use thiserror::Error;
 
 use crate::{
@@ -33,6 +33,9 @@ use subject::{Part, Subject};
 
 /// Records that the judge goes through at most: some minutes.
 const BUDGET: u64 = 500_000_000;
+
+/// Lendings before the violation from which on a slice is tried.
+const LENDS: usize = 8;
 
 /// Which violation of a recording.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,10 +175,16 @@ pub fn minimize(path: &Path, wanted: Wanted) -> Result<Made, MinimizeError> {
                 Oracle { header: &source.header, state: &state, shown: *shown, all, budget: BUDGET };
             let pages: Vec<_> =
                 slice.iter().map(|kept| &kept.event).filter(|event| !event.is_vital()).collect();
-            if oracle.ask(&pages).is_none() {
-                continue;
-            }
-            let kept = smallest(pages, &mut oracle);
+            // What was before the frame was lent last mostly does not matter; the whole slice may not even be enough:
+            // other frames come and go in the same leaves.
+            let lends = (0..pages.len()).rev().filter(|at| lends(pages[*at])).take(LENDS);
+            let since = |from: usize| {
+                let kept = (0..).zip(&pages).filter(|(at, event)| *at >= from || is_of_life(event));
+                kept.map(|(_, event)| *event).collect::<Vec<_>>()
+            };
+            let starts = lends.map(since).chain([pages.clone()]);
+            let Some(start) = starts.into_iter().find(|start| oracle.ask(start).is_some()) else { continue };
+            let kept = smallest(start, &mut oracle);
             let keys: HashSet<Key> = oracle.ask(&kept).unwrap_or_default().into_iter().collect();
             let kept: HashSet<_> = kept.into_iter().map(place).collect();
             let is_kept = |event: &Event| match event {
@@ -210,6 +219,23 @@ pub fn minimize(path: &Path, wanted: Wanted) -> Result<Made, MinimizeError> {
         is_smallest,
         damages: original.damages,
     })
+}
+
+/// The call that an event is, if it succeeded.
+fn done(event: &Event) -> Option<Leaf> {
+    let Event::Call(call) = event else { return None };
+    Leaf::from_number(u64::from(call.call.leaf)).filter(|_| call.status == 0)
+}
+
+fn lends(event: &Event) -> bool {
+    done(event).is_some_and(|leaf| matches!(leaf, Leaf::MemPageAdd | Leaf::MemPageAug | Leaf::MemSeptAdd))
+}
+
+/// Whether it is a step of a TD's life, not of a page's.
+fn is_of_life(event: &Event) -> bool {
+    use Leaf::{MngAddcx, MngCreate, MngInit, MrFinalize, VpAddcx, VpCreate};
+    done(event)
+        .is_some_and(|leaf| matches!(leaf, MngCreate | MngAddcx | MngInit | MrFinalize | VpCreate | VpAddcx))
 }
 
 /// A record's own place: its CPU and number there.
