@@ -21,6 +21,7 @@ mod modules;
 mod oracle;
 mod place;
 mod qemu;
+mod recording;
 mod runner;
 mod scenario;
 mod selftests;
@@ -79,6 +80,9 @@ pub struct Run {
     /// In scenarios that kill septwatch, kill it so often.
     #[arg(long, value_name = "N")]
     kills: Option<u32>,
+    /// Record each of these scenarios with all its events, to DIR/SCENARIO.swt.
+    #[arg(long, value_name = "DIR", conflicts_with = "all")]
+    record: Option<PathBuf>,
     #[command(flatten)]
     kernel: Kernel,
     #[command(flatten)]
@@ -150,6 +154,13 @@ fn run_scenarios(mut options: Run) -> Result<ExitCode> {
     for agents in scenarios.iter_mut().filter_map(|scenario| scenario.agents.as_mut()) {
         agents.kills = options.kills.unwrap_or(agents.kills);
     }
+    if options.record.is_some() {
+        for scenario in scenarios.iter_mut().filter(|scenario| options.scenarios.contains(&scenario.name)) {
+            ensure!(scenario.agents.is_none(), "{} kills septwatch: it cannot be recorded", scenario.name);
+            scenario.record = true;
+        }
+    }
+    options.how.record = options.record;
     let image = kernel::ensure(&options.kernel.source()?)?;
     let boots = if options.all {
         floor::of_scenarios(scenarios, Vec::new(), &image.name, options.how.machines)

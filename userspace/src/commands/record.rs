@@ -118,7 +118,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
             Files::on_violation(&args.output, header, state, limits, ring)
         }
     };
-    let files = files.map_err(|error| recording::flag("--output", &args.output, error))?;
+    let files = files.map_err(|error| recording::flag("--output", error))?;
     let mut recording = Recording {
         recorder: Recorder::new(args.events, files)?,
         printer: Printer { json: args.json },

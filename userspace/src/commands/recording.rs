@@ -155,13 +155,11 @@ pub fn told(written: &Written) -> String {
     line
 }
 
-/// The name of a file that cannot be made, as an error of its flag.
-pub fn flag(name: &str, path: &Path, error: FileError) -> anyhow::Error {
+/// A file that cannot be made, as an error of its flag.
+pub fn flag(name: &str, error: FileError) -> anyhow::Error {
     match error {
-        FileError::File { path: at, source } if at == path => {
-            anyhow::anyhow!("{name} {}: {source}", path.display())
-        }
-        other => anyhow::Error::new(other).context(name.to_owned()),
+        FileError::File { path, source } => BadInput(format!("{name} {}: {source}", path.display())).into(),
+        other => anyhow::Error::new(other),
     }
 }
 

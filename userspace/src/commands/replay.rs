@@ -14,7 +14,8 @@ use super::{exit, recording, watching::span};
 use crate::{
     recording::{
         header::{Header, Note},
-        replay::{Replay, Step},
+        reader::Got,
+        replay::Replay,
     },
     view::{json, lines, print::Printer},
 };
@@ -90,9 +91,10 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
     let mut pace = Pace { speed: args.speed, from: None };
     let mut shown = from_ns.is_none();
     let start = Instant::now();
-    while let Some(step) = replay.next() {
-        match step {
-            Step::Event { event, found } => {
+    while let Some(got) = replay.advance() {
+        match got {
+            Got::Event => {
+                let event = replay.event();
                 let time_ns = event.header().time_ns;
                 if !shown && from_ns.is_some_and(|from_ns| time_ns >= from_ns) {
                     shown = true;
@@ -100,19 +102,17 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
                 }
                 if shown && (event.is_vital() || args.all_events) {
                     pace.wait(time_ns, out)?;
-                    printer.event(
-                        &event,
-                        found.as_deref().map(|(verdict, places)| (verdict, places)),
-                        out,
-                    )?;
+                    printer.event(event, replay.found(), out)?;
                 }
             }
-            Step::Note(Note::Step { time_ns, text }) if shown => say_step(args.json, time_ns, &text, out)?,
-            Step::Note(Note::Unwritten { records, why }) => {
-                eprintln!("septwatch: here {records} records could not be written: {why}");
-            }
-            Step::Note(_) => {}
-            Step::Damage(damage) => eprintln!("septwatch: {}: {damage}", args.file.display()),
+            Got::Note(note) => match *note {
+                Note::Step { time_ns, text } if shown => say_step(args.json, time_ns, &text, out)?,
+                Note::Unwritten { records, why } => {
+                    eprintln!("septwatch: here {records} records could not be written: {why}");
+                }
+                _ => {}
+            },
+            Got::Damage(damage) => eprintln!("septwatch: {}: {damage}", args.file.display()),
         }
     }
     if !shown {

@@ -35,7 +35,7 @@ use subject::{Part, Subject};
 const BUDGET: u64 = 500_000_000;
 
 /// Lendings before the violation from which on a slice is tried.
-const LENDS: usize = 8;
+const LENDS: usize = 64;
 
 /// Which violation of a recording.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -24,6 +24,7 @@ pub struct Follow {
     decompressor: Option<Decompressor<'static>>,
     decoder: Decoder,
     raw: Vec<u8>,
+    event: Event,
 }
 
 impl Follow {
@@ -38,6 +39,7 @@ impl Follow {
             decompressor: Decompressor::new().ok(),
             decoder: Decoder::default(),
             raw: Vec::new(),
+            event: Event::NONE,
         }
     }
 
@@ -51,17 +53,17 @@ impl Follow {
             return;
         }
         self.decoder.begin();
-        while let Ok(Some(record)) = self.decoder.next(&self.raw) {
-            let event = match record {
-                Record::Page(event) => event,
+        while let Ok(Some(record)) = self.decoder.next(&self.raw, &mut self.event) {
+            match record {
+                Record::Page => {}
                 Record::Vital { bytes, .. } => match Event::parse(bytes) {
-                    Ok(event) => event,
+                    Ok(event) => self.event = event,
                     Err(_) => continue,
                 },
                 Record::Note(_) => continue,
-            };
-            self.model.apply(&event);
-            self.rerun.apply(&event);
+            }
+            self.model.apply(&self.event);
+            self.rerun.apply(&self.event);
         }
     }
 

@@ -113,6 +113,17 @@ impl std::fmt::Display for Damage {
     }
 }
 
+/// What a reader came to.
+#[derive(Debug)]
+pub enum Got {
+    /// An event: [`Reader::event`].
+    Event,
+    /// What was recorded beside.
+    Note(Box<Note>),
+    /// Here something is missing.
+    Damage(Box<Damage>),
+}
+
 /// What a recording consists of.
 #[derive(Debug)]
 pub enum Item {
@@ -131,6 +142,7 @@ pub struct Reader<R> {
     translation: Translation,
     decompressor: Decompressor<'static>,
     decoder: Decoder,
+    event: Event,
     /// The frame that is being read, and of it what was told and is left.
     head: Head,
     stored: Vec<u8>,
@@ -186,6 +198,7 @@ impl<R: Read> Reader<R> {
             translation: Translation::default(),
             decompressor: Decompressor::new().map_err(file)?,
             decoder: Decoder::default(),
+            event: Event::NONE,
             head: Head::new_zeroed(),
             stored: Vec::new(),
             raw: Vec::new(),
@@ -237,6 +250,50 @@ impl<R: Read> Reader<R> {
         self.at
     }
 
+    /// Goes on to the next item. None: that was all that can be read.
+    #[inline]
+    pub fn advance(&mut self) -> Option<Got> {
+        loop {
+            match self.decoder.next(&self.raw, &mut self.event) {
+                Ok(Some(Record::Page)) => {
+                    self.left = self.left.wrapping_sub(1);
+                    return Some(Got::Event);
+                }
+                Ok(Some(Record::Vital { kind, bytes })) => {
+                    self.left = self.left.wrapping_sub(1);
+                    let record = self.translation.apply(kind, bytes, &mut self.buffer);
+                    match record.and_then(|record| Event::parse(record).ok()) {
+                        Some(event) => {
+                            self.event = event;
+                            return Some(Got::Event);
+                        }
+                        None => self.unknown += 1,
+                    }
+                }
+                Ok(Some(Record::Note(text))) => {
+                    self.left = self.left.wrapping_sub(1);
+                    match serde_json::from_slice(text) {
+                        Ok(Note::Unknown) | Err(_) => self.unknown += 1,
+                        Ok(note) => return Some(Got::Note(Box::new(note))),
+                    }
+                }
+                Ok(None) if self.left == 0 => {
+                    if let Some(damage) = self.next_frame()? {
+                        return Some(Got::Damage(Box::new(damage)));
+                    }
+                }
+                Ok(None) => return Some(Got::Damage(Box::new(self.broken(self.raw.len())))),
+                Err(malformed) => return Some(Got::Damage(Box::new(self.broken(malformed.at)))),
+            }
+        }
+    }
+
+    /// The event that [`Self::advance`] came to last.
+    #[inline]
+    pub fn event(&self) -> &Event {
+        &self.event
+    }
+
     /// What is in the frame is not what its head says: the rest of it is given up.
     fn broken(&mut self, at: usize) -> Damage {
         let missing = self.left;
@@ -258,7 +315,7 @@ impl<R: Read> Reader<R> {
     }
 
     /// Goes on to the next frame with records. None: there is none, and nothing more to say.
-    fn advance(&mut self) -> Option<Option<Damage>> {
+    fn next_frame(&mut self) -> Option<Option<Damage>> {
         if self.over {
             return None;
         }
@@ -349,40 +406,16 @@ impl<R: Read> Reader<R> {
     }
 }
 
-/// Everything that can be read.
+/// Everything that can be read, item by item.
 impl<R: Read> Iterator for Reader<R> {
     type Item = Item;
 
-    #[inline]
     fn next(&mut self) -> Option<Item> {
-        loop {
-            match self.decoder.next(&self.raw) {
-                Ok(Some(record)) => {
-                    self.left = self.left.wrapping_sub(1);
-                    match record {
-                        Record::Page(event) => return Some(Item::Event(event)),
-                        Record::Vital { kind, bytes } => {
-                            let record = self.translation.apply(kind, bytes, &mut self.buffer);
-                            match record.and_then(|record| Event::parse(record).ok()) {
-                                Some(event) => return Some(Item::Event(event)),
-                                None => self.unknown += 1,
-                            }
-                        }
-                        Record::Note(text) => match serde_json::from_slice(text) {
-                            Ok(Note::Unknown) | Err(_) => self.unknown += 1,
-                            Ok(note) => return Some(Item::Note(note)),
-                        },
-                    }
-                }
-                Ok(None) if self.left == 0 => {
-                    if let Some(damage) = self.advance()? {
-                        return Some(Item::Damage(damage));
-                    }
-                }
-                Ok(None) => return Some(Item::Damage(self.broken(self.raw.len()))),
-                Err(malformed) => return Some(Item::Damage(self.broken(malformed.at))),
-            }
-        }
+        Some(match self.advance()? {
+            Got::Event => Item::Event(self.event.clone()),
+            Got::Note(note) => Item::Note(*note),
+            Got::Damage(damage) => Item::Damage(*damage),
+        })
     }
 }
 

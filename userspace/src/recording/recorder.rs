@@ -4,8 +4,8 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
-        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+        mpsc::{Sender, channel},
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
@@ -21,8 +21,8 @@ use crate::source::event::Event;
 /// Contents of a frame, in bytes: more compresses no better.
 const FRAME: usize = 1 << 20;
 
-/// Frames that may wait for the disk: as long as these last, nothing is lost if it stalls.
-const WAITING: usize = 64;
+/// Bytes that may wait for the disk: some seconds of the busiest host, in which it may stall.
+const WAITING: usize = 64 << 20;
 
 /// How long events may wait to be written.
 const AGE: Duration = Duration::from_secs(1);
@@ -49,11 +49,15 @@ pub struct Recorder {
     what: What,
     encoder: Encoder,
     violation: bool,
+    /// When the first and the last event of the frame happened, in ns of CLOCK_MONOTONIC.
+    first_ns: Option<u64>,
     time_ns: u64,
     flushed: Instant,
     /// Records of blocks for which there was no room.
     dropped: u64,
-    sender: SyncSender<Job>,
+    sender: Sender<Job>,
+    /// Bytes that wait.
+    waiting: Arc<AtomicUsize>,
     failed: Arc<AtomicBool>,
     thread: JoinHandle<Written>,
 }
@@ -64,15 +68,17 @@ impl Recorder {
     /// # Errors
     /// No thread can be started.
     pub fn new(what: What, mut files: Files) -> Result<Self, FileError> {
-        let (sender, receiver): (_, Receiver<Job>) = sync_channel(WAITING);
-        let failed = Arc::new(AtomicBool::new(false));
-        let told = Arc::clone(&failed);
+        let (sender, receiver) = channel();
+        let (failed, waiting) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let (told, taken) = (Arc::clone(&failed), Arc::clone(&waiting));
         let body = move || {
             let mut end = End::default();
             for job in receiver {
                 match job {
                     Job::Block(block) => {
+                        let bytes = block.bytes.len();
                         files.block(block);
+                        taken.fetch_sub(bytes, Ordering::Relaxed);
                         told.store(files.has_failed(), Ordering::Relaxed);
                     }
                     Job::End(last) => end = last,
@@ -86,10 +92,12 @@ impl Recorder {
             what,
             encoder: Encoder::default(),
             violation: false,
+            first_ns: None,
             time_ns: 0,
             flushed: Instant::now(),
             dropped: 0,
             sender,
+            waiting,
             failed,
             thread,
         })
@@ -97,7 +105,10 @@ impl Recorder {
 
     /// Takes an event in.
     pub fn event(&mut self, event: &Event) {
-        self.time_ns = event.header().time_ns;
+        let time_ns = event.header().time_ns;
+        // Events of one CPU can be read before earlier ones of another.
+        self.time_ns = self.time_ns.max(time_ns);
+        let first_ns = *self.first_ns.get_or_insert(time_ns);
         let is_wanted = match event {
             Event::Violation(_) => {
                 self.violation = true;
@@ -109,7 +120,7 @@ impl Recorder {
         if is_wanted {
             self.encoder.event(event);
         }
-        if self.encoder.len() >= FRAME {
+        if self.encoder.len() >= FRAME || time_ns.saturating_sub(first_ns) >= AGE.as_nanos() as u64 {
             self.flush();
         }
     }
@@ -134,6 +145,11 @@ impl Recorder {
         self.flushed.elapsed() >= AGE
     }
 
+    /// Whether half of the room for what waits for the disk is taken: who can wait should.
+    pub fn is_behind(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > WAITING / 2
+    }
+
     /// Whether the disk takes nothing any more.
     pub fn has_failed(&self) -> bool {
         self.failed.load(Ordering::Relaxed)
@@ -141,22 +157,23 @@ impl Recorder {
 
     fn flush(&mut self) {
         self.flushed = Instant::now();
+        self.first_ns = None;
         if self.encoder.is_empty() {
             return;
         }
         let (bytes, records) = self.encoder.take();
         let violation = std::mem::take(&mut self.violation);
         let block = Block { bytes, records, violation, time_ns: self.time_ns };
-        match self.sender.try_send(Job::Block(block)) {
-            Ok(()) => {}
-            Err(TrySendError::Full(Job::Block(block)) | TrySendError::Disconnected(Job::Block(block))) => {
-                let records = u64::from(block.records);
-                self.dropped += records;
-                // In the next block, which is where they would have been.
-                let why = "the disk was too slow".to_owned();
-                self.note(&Note::Unwritten { records, why });
-            }
-            Err(_) => {}
+        let (size, lost) = (block.bytes.len(), u64::from(records));
+        let room = self.waiting.load(Ordering::Relaxed) + size <= WAITING;
+        self.waiting.fetch_add(size, Ordering::Relaxed);
+        // Without room, or without the thread, it is lost here.
+        if !room || self.sender.send(Job::Block(block)).is_err() {
+            self.waiting.fetch_sub(size, Ordering::Relaxed);
+            self.dropped += lost;
+            // In the next frame, which is where they would have been.
+            let why = "the disk was too slow".to_owned();
+            self.note(&Note::Unwritten { records: lost, why });
         }
     }
 

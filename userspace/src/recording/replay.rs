@@ -6,7 +6,7 @@ use std::{fs::File, io::Read, path::Path};
 use super::{
     State,
     header::{Counted, End, Header, Note, What},
-    reader::{Damage, Item, OpenError, Reader},
+    reader::{Damage, Got, Item, OpenError, Reader},
 };
 use crate::{
     model::{
@@ -72,7 +72,10 @@ pub struct Replay<R> {
     closed_by: Option<u64>,
     counted: Option<Counted>,
     /// Read ahead, to see whether a violation's places follow it.
-    ahead: Option<Item>,
+    ahead: Option<Box<Item>>,
+    /// The event come to last, where the reader is beyond it.
+    read_ahead: Option<Event>,
+    found: Option<Box<(Verdict, Places)>>,
     unwritten: u64,
     damages: u64,
     missing: u64,
@@ -93,7 +96,7 @@ impl<R: Read> Replay<R> {
     pub fn new(mut reader: Reader<R>) -> Self {
         let mut model = Model::default();
         // The state lies before the first record.
-        let ahead = reader.next();
+        let ahead = reader.next().map(Box::new);
         let state = reader.state();
         begin(&mut model, reader.header(), state.as_ref());
         let mut rerun = ledger(reader.header(), state.as_ref(), CHUNKS);
@@ -109,6 +112,8 @@ impl<R: Read> Replay<R> {
             closed_by: None,
             counted: None,
             ahead,
+            read_ahead: None,
+            found: None,
             unwritten: 0,
             damages: 0,
             missing: 0,
@@ -130,12 +135,13 @@ impl<R: Read> Replay<R> {
         &self.reader
     }
 
-    /// What comes next, if it is an event: model and ledger are still as they were before it.
+    /// What comes next, if it is an event: model and ledger are still as they were before it. For who goes
+    /// through the steps as an iterator: [`Self::event`] is that of before only until then.
     pub fn peek(&mut self) -> Option<&Event> {
         if self.ahead.is_none() {
-            self.ahead = self.reader.next();
+            self.ahead = self.reader.next().map(Box::new);
         }
-        match &self.ahead {
+        match self.ahead.as_deref() {
             Some(Item::Event(event)) => Some(event),
             _ => None,
         }
@@ -176,6 +182,73 @@ impl<R: Read> Replay<R> {
         self.reader.end().and_then(|end| end.counted.as_ref()).or(self.counted.as_ref())
     }
 
+    /// Goes on to the next step, and takes it through model and ledger. None: that was all that can be read.
+    #[inline]
+    pub fn advance(&mut self) -> Option<Got> {
+        if self.read_ahead.is_some() {
+            self.read_ahead = None;
+        }
+        let got = if self.ahead.is_some() { self.next_ahead()? } else { self.reader.advance()? };
+        match &got {
+            Got::Event => self.apply(),
+            Got::Note(note) => self.note(note),
+            Got::Damage(damage) => {
+                self.damages += 1;
+                self.rerun.lost();
+                self.missing = self.missing.saturating_add(damage.records.unwrap_or(0));
+            }
+        }
+        Some(got)
+    }
+
+    fn note(&mut self, note: &Note) {
+        match note {
+            Note::Counted(counted) => self.counted = Some(counted.clone()),
+            Note::Unwritten { records, .. } => {
+                self.unwritten = self.unwritten.saturating_add(*records);
+                self.rerun.lost();
+            }
+            _ => {}
+        }
+    }
+
+    #[cold]
+    fn next_ahead(&mut self) -> Option<Got> {
+        Some(match *self.ahead.take()? {
+            Item::Event(event) => {
+                self.read_ahead = Some(event);
+                Got::Event
+            }
+            Item::Note(note) => Got::Note(Box::new(note)),
+            Item::Damage(damage) => Got::Damage(Box::new(damage)),
+        })
+    }
+
+    #[inline]
+    fn apply(&mut self) {
+        let event = self.read_ahead.as_ref().unwrap_or_else(|| self.reader.event());
+        let verdict = self.model.apply(event);
+        self.rerun.apply(event);
+        if self.model.accounting.pages.gaps != self.gaps || self.closed_by.is_some() {
+            self.gap();
+        }
+        self.found = verdict.map(|verdict| {
+            let places = self.places(&verdict);
+            Box::new((verdict, places))
+        });
+    }
+
+    /// The event that [`Self::advance`] came to last.
+    #[inline]
+    pub fn event(&self) -> &Event {
+        self.read_ahead.as_ref().unwrap_or_else(|| self.reader.event())
+    }
+
+    /// The violation that it is, if it is one that this version knows, and the places in its stacks.
+    pub fn found(&self) -> Option<(&Verdict, &Places)> {
+        self.found.as_deref().map(|(verdict, places)| (verdict, places))
+    }
+
     /// Page records are missing, or come late.
     #[cold]
     fn gap(&mut self) {
@@ -212,10 +285,11 @@ impl<R: Read> Replay<R> {
 
     /// The places of a violation's stacks follow it.
     fn places(&mut self, verdict: &Verdict) -> Places {
+        self.read_ahead = Some(self.event().clone());
         match self.reader.next() {
             Some(Item::Note(Note::Places { kernel, user })) => Places { kernel, user },
             other => {
-                self.ahead = other;
+                self.ahead = other.map(Box::new);
                 Places::nameless(verdict)
             }
         }
@@ -226,42 +300,11 @@ impl<R: Read> Replay<R> {
 impl<R: Read> Iterator for Replay<R> {
     type Item = Step;
 
-    #[inline]
     fn next(&mut self) -> Option<Step> {
-        let item = match self.ahead.take() {
-            Some(item) => item,
-            None => self.reader.next()?,
-        };
-        Some(match item {
-            Item::Event(event) => {
-                let verdict = self.model.apply(&event);
-                self.rerun.apply(&event);
-                if self.model.accounting.pages.gaps != self.gaps || self.closed_by.is_some() {
-                    self.gap();
-                }
-                let found = verdict.map(|verdict| {
-                    let places = self.places(&verdict);
-                    Box::new((verdict, places))
-                });
-                Step::Event { event, found }
-            }
-            Item::Note(note) => {
-                match &note {
-                    Note::Counted(counted) => self.counted = Some(counted.clone()),
-                    Note::Unwritten { records, .. } => {
-                        self.unwritten = self.unwritten.saturating_add(*records);
-                        self.rerun.lost();
-                    }
-                    _ => {}
-                }
-                Step::Note(note)
-            }
-            Item::Damage(damage) => {
-                self.damages += 1;
-                self.rerun.lost();
-                self.missing = self.missing.saturating_add(damage.records.unwrap_or(0));
-                Step::Damage(damage)
-            }
+        Some(match self.advance()? {
+            Got::Event => Step::Event { event: self.event().clone(), found: self.found.take() },
+            Got::Note(note) => Step::Note(*note),
+            Got::Damage(damage) => Step::Damage(*damage),
         })
     }
 }

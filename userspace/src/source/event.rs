@@ -41,6 +41,15 @@ pub enum WireError {
 }
 
 impl Event {
+    /// Nothing that happened: room for an event.
+    pub const NONE: Self = Self::Frame(Frame {
+        header: Header { time_ns: 0, seq: 0, tgid: 0, cpu: 0, kind: Kind::Frame as u8, version: VERSION },
+        pfn: 0,
+        tid: 0,
+        hook: 0,
+        zero: [0; 3],
+    });
+
     /// Reads a record.
     ///
     /// # Errors

@@ -79,7 +79,7 @@ if [ -d /qemu ]; then
 fi
 watcher=
 if [ -x /bin/septwatch ]; then
-  septwatch watch --json $options >/out/septwatch.json 2>/out/septwatch.err &
+  septwatch ${watch:-watch} --json $options >/out/septwatch.json 2>/out/septwatch.err &
   watcher=$!
   for second in $(seq 400); do
     grep -q '\"type\":\"start\"' /out/septwatch.json && break
@@ -213,10 +213,15 @@ fn septwatch(given: Option<&Path>) -> Result<Option<PathBuf>> {
     if !help.contains("--json") {
         return Ok(None);
     }
-    let stripped = target_folder().join("lab/septwatch");
+    let stripped = stripped();
     fs::create_dir_all(target_folder().join("lab")).context("cannot create the lab's target folder")?;
     run::quiet(Command::new("objcopy").arg("--strip-debug").arg(&program).arg(&stripped))?;
     Ok(Some(stripped))
+}
+
+/// The septwatch that machines have.
+pub fn stripped() -> PathBuf {
+    target_folder().join("lab/septwatch")
 }
 
 /// Where cargo builds this workspace.

@@ -18,7 +18,7 @@ use super::machine::End;
 use super::machines::{Machines, Wanted};
 use super::oracle::{self, Finding};
 use super::scenario::{Expectation, Scenario};
-use super::{place, timeline};
+use super::{place, recording, timeline};
 use crate::step::{note, seconds};
 
 /// How long a shell's commands may take.
@@ -45,6 +45,9 @@ pub struct How {
     /// Tell of each scenario that has a machine for itself what happened, by time.
     #[arg(skip)]
     pub timelines: bool,
+    /// Where recordings go.
+    #[arg(skip)]
+    pub record: Option<PathBuf>,
 }
 
 /// What two processors can do.
@@ -53,7 +56,8 @@ const SIDE_BY_SIDE: usize = 2;
 impl How {
     /// With this septwatch, and else as when nothing is said.
     pub fn with(septwatch: &Path) -> Self {
-        Self { machines: SIDE_BY_SIDE, keep: false, septwatch: Some(septwatch.to_owned()), timelines: false }
+        let septwatch = Some(septwatch.to_owned());
+        Self { machines: SIDE_BY_SIDE, keep: false, septwatch, timelines: false, record: None }
     }
 }
 
@@ -196,20 +200,35 @@ fn boot(
 }
 
 fn one(job: &Job<'_>, scenario: &Scenario, wanted: Wanted) -> Result<Verdict> {
-    let options = if scenario.latency { "options=--latency\n" } else { "" };
+    let mut options = if scenario.latency { "options=--latency\n" } else { "" }.to_owned();
+    if scenario.record {
+        options.push_str(recording::OPTIONS);
+    }
     let run = scenario.agents.map_or_else(|| format!("{options}{RUN_SCENARIO}"), Agents::script);
     let limits = (scenario.cpus, scenario.seconds);
     let ran = boot(job, wanted, &scenario.name, &run, &scenario.script, limits, |_| ())?;
     let judged = match &ran.why {
         Some(why) => Err(why.clone()),
-        None => oracle::judge(&ran.out(), scenario.expected(&job.image.name), scenario.latency)
-            .map_err(|error| format!("{error:#}")),
+        None => judged(job, scenario, &ran.out()).map_err(|error| format!("{error:#}")),
     };
     let mut verdict = verdict(job, &scenario.name, judged, ran.folder.path())?;
     if job.how.timelines {
         verdict.timeline = timeline::of(&ran.out());
     }
     Ok(verdict)
+}
+
+fn judged(job: &Job<'_>, scenario: &Scenario, out: &Path) -> Result<Vec<Finding>> {
+    let mut findings = oracle::judge(out, scenario.expected(&job.image.name), scenario.latency)?;
+    if scenario.record {
+        let live = out.join(oracle::JSON);
+        let text = fs::read_to_string(&live).with_context(|| format!("cannot read {}", live.display()))?;
+        if let Some(to) = &job.how.record {
+            recording::keep(out, &scenario.name, to)?;
+        }
+        findings.extend(recording::replayed(out, &text, &guest::stripped())?);
+    }
+    Ok(findings)
 }
 
 /// How long a batch may take.

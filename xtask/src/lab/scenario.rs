@@ -37,6 +37,9 @@ pub struct Scenario {
     /// septwatch measures how long SEAMCALLs take.
     #[serde(default)]
     pub latency: bool,
+    /// septwatch records everything, and the recording is replayed.
+    #[serde(default)]
+    pub record: bool,
     /// For the lab's VMM.
     pub script: String,
     pub expect: Expectation,
@@ -121,7 +124,7 @@ impl Scenario {
     /// Can one machine run it along with others?
     pub fn shares(&self) -> bool {
         let usual = (self.machine, self.vmm) == (Kind::default(), Vmm::default());
-        usual && self.cpus == 1 && self.agents.is_none() && !self.latency
+        usual && self.cpus == 1 && self.agents.is_none() && !self.latency && !self.record
     }
 
     /// Is it made for this kernel? A tree by path counts as the newest.

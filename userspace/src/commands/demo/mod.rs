@@ -142,7 +142,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
             let ledger = LedgerFacts::default();
             let header = recording::header(What::All, origin, &kernel, plan, &options, ledger);
             let files = Files::create(path, header, State::default(), Limits::default());
-            let files = files.map_err(|error| recording::flag("--record", path, error))?;
+            let files = files.map_err(|error| recording::flag("--record", error))?;
             // Reading the symbols takes its time: not when a violation has happened.
             Some(Recording { recorder: Recorder::new(What::All, files)?, symbols: KernelSymbols::running() })
         }
