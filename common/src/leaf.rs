@@ -131,6 +131,18 @@ impl Leaf {
         }
     }
 
+    /// Whether it is about a place in the guest's memory: its GPA operand means something.
+    pub const fn names_gpa(self) -> bool {
+        matches!(
+            self,
+            Self::MemPageAdd
+                | Self::MemPageAug
+                | Self::MemPageRemove
+                | Self::MemRangeBlock
+                | Self::MemSeptAdd
+        )
+    }
+
     /// The leaf with this name: the specification's (`TDH.MEM.TRACK`) or the kernel's (`TDH_MEM_TRACK`,
     /// `tdh_mem_track`), with or without the `TDH` prefix.
     pub fn from_name(name: &str) -> Option<Self> {

@@ -2,9 +2,12 @@
 
 pub mod commands;
 pub mod explain;
+pub mod export;
 pub mod hooks;
+pub mod minimize;
 pub mod model;
 pub mod recording;
 pub mod regression;
+pub mod report;
 pub mod source;
 pub mod view;

@@ -7,7 +7,8 @@ use std::{
 
 use clap::Parser;
 use septwatch::commands::{
-    self, BadInput, Interrupted, check, demo, diff, doctor, exit, explain, record, replay, watch,
+    self, BadInput, Interrupted, check, demo, diff, doctor, exit, explain, export, minimize, record, replay,
+    report, watch,
 };
 
 /// Watches the physical pages that this host lends to the Intel TDX module, and says so the moment one of them is given
@@ -27,6 +28,9 @@ enum Command {
     Replay(replay::Args),
     Check(check::Args),
     Diff(diff::Args),
+    Export(export::Args),
+    Minimize(minimize::Args),
+    Report(report::Args),
     Doctor(doctor::Args),
     Explain(explain::Args),
 }
@@ -49,6 +53,9 @@ fn main() -> ExitCode {
         Command::Replay(args) => replay::run(args, &mut out),
         Command::Check(args) => check::run(args, &mut out),
         Command::Diff(args) => diff::run(args, &mut out),
+        Command::Export(args) => export::run(args),
+        Command::Minimize(args) => minimize::run(args, &mut out),
+        Command::Report(args) => report::run(args, &mut out),
         Command::Doctor(args) => doctor::run(args).map_err(Into::into),
         Command::Explain(args) => return explain_exit(args),
     };

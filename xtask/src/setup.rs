@@ -6,6 +6,7 @@ pub mod cargo_tools;
 mod junit_schema;
 mod mounts;
 pub mod packages;
+pub mod python;
 mod rust_src;
 
 use std::ffi::{OsStr, OsString};

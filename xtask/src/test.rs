@@ -65,7 +65,12 @@ impl Floor {
                     rustix::process::geteuid().is_root(),
                     "it loads eBPF programs, which needs root"
                 );
-                setup::for_running()
+                setup::for_running()?;
+                // Without them the tests that need them say that they are skipped.
+                if let Err(error) = setup::python::readers() {
+                    eprintln!("Python readers: {error:#}");
+                }
+                Ok(())
             }
             Self::Lab => lab::floor::prepare(kernels),
         }
@@ -107,6 +112,9 @@ impl Floor {
             cargo.env("SEPTWATCH_JUNIT_XSD", schema);
         }
         cargo.env("SEPTWATCH_BIN", septwatch).stdin(Stdio::null());
+        if let Some(python) = setup::python::installed() {
+            cargo.env("SEPTWATCH_PYTHON", python);
+        }
         let command = run::line(&cargo);
         // One pipe for both, so that cargo's words stay in front of the tests that they announce.
         let (output, input) = std::io::pipe().context("cannot make a pipe")?;

@@ -6,11 +6,14 @@ pub mod diff;
 pub mod doctor;
 pub mod exit;
 pub mod explain;
+pub mod export;
 mod live;
+pub mod minimize;
 mod output;
 pub mod record;
 mod recording;
 pub mod replay;
+pub mod report;
 pub mod watch;
 mod watching;
 

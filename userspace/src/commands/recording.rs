@@ -1,5 +1,7 @@
 //! Recording, for the commands that can: what a recording says of this host, and passing events on to it.
 
+use std::path::Path;
+
 use anyhow::Result;
 
 use super::BadInput;
@@ -16,7 +18,7 @@ use crate::{
             Clock, Counted, End, Header, HookFact, HostFacts, KernelFacts, LedgerFacts, Note, Origin,
             Streams, What, Why,
         },
-        reader::OpenError,
+        reader::{OpenError, Reader},
         recorder::Recorder,
         schema,
     },
@@ -60,6 +62,7 @@ pub fn header(
         ledger: LedgerFacts { limited, ..ledger },
         clock: Clock::now(),
         before: kernel.before().iter().map(Streams::from).collect(),
+        minimized: None,
         schema: schema::current(),
     }
 }
@@ -163,6 +166,14 @@ pub fn flag(name: &str, error: FileError) -> anyhow::Error {
 /// A file that is no recording, or not one for this version.
 pub fn unreadable(error: OpenError) -> anyhow::Error {
     BadInput(error.to_string()).into()
+}
+
+/// Whether a file is a recording that this version reads.
+///
+/// # Errors
+/// Why it is not.
+pub fn readable(path: &Path) -> Result<()> {
+    Reader::open(path).map(drop).map_err(unreadable)
 }
 
 /// A recording in a line.

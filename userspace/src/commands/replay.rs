@@ -17,7 +17,7 @@ use crate::{
         reader::Got,
         replay::Replay,
     },
-    view::{lines, print::Printer},
+    view::{json, lines, print::Printer},
 };
 
 /// Replays a recording: the same model and the same verdicts, in the same order, as when it was made.
@@ -140,15 +140,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
 
 fn say_header(json: bool, header: &Header, out: &mut dyn Write) -> Result<()> {
     if json {
-        let mut header = json!(header);
-        if let Some(header) = header.as_object_mut() {
-            header.remove("schema");
-        }
-        let mut object = json!({"type": "recording"});
-        if let (Some(object), Some(header)) = (object.as_object_mut(), header.as_object_mut()) {
-            object.append(header);
-        }
-        writeln!(out, "{object}")?;
+        writeln!(out, "{}", json::recording(header))?;
     } else {
         writeln!(out, "{}", recording::what_it_is(header))?;
     }

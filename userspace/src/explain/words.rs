@@ -114,7 +114,7 @@ fn named(text: &str) -> Option<Result<Status, WordError>> {
 }
 
 /// Foreign text, fit for a terminal: control characters escaped, and not too long.
-pub(super) fn shown(text: &str) -> String {
+pub(crate) fn shown(text: &str) -> String {
     const MAX: usize = 300;
     let escape = |letter: char| {
         let safe = !letter.is_control() || letter == '\t';

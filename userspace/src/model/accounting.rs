@@ -34,6 +34,8 @@ pub struct Accounting {
     before: Vec<[Produced; 2]>,
     /// Of the records that arrived, those that were numbered before.
     backlog: [u64; 2],
+    /// See [`Self::gaps_are_meant`].
+    gaps_are_meant: bool,
 }
 
 /// One stream, both ends held against each other.
@@ -67,6 +69,11 @@ impl Accounting {
         self.before = before.to_vec();
     }
 
+    /// Records were left out on purpose: numbers that are missing tell no loss, and are not looked at.
+    pub fn gaps_are_meant(&mut self) {
+        self.gaps_are_meant = true;
+    }
+
     fn before(&self, cpu: u16, stream: usize) -> u64 {
         self.before.get(usize::from(cpu)).map_or(0, |streams| streams[stream].produced)
     }
@@ -74,6 +81,11 @@ impl Accounting {
     /// Counts an event in.
     pub fn received(&mut self, event: &Event) {
         let vital = event.is_vital();
+        let stream = if vital { &mut self.vital } else { &mut self.pages };
+        stream.received += 1;
+        if self.gaps_are_meant {
+            return;
+        }
         let header = event.header();
         let at = usize::from(!vital);
         self.backlog[at] += u64::from(header.seq < self.before(header.cpu, at));
@@ -85,7 +97,6 @@ impl Accounting {
         }
         let sequence = self.sequences[cpu][at].get_or_insert_with(|| Sequence::beginning_at(first));
         let stream = if vital { &mut self.vital } else { &mut self.pages };
-        stream.received += 1;
         stream.gaps += u64::from(sequence.received(header.seq));
     }
 
@@ -186,6 +197,17 @@ mod tests {
         assert_eq!(pages, Balance { produced: 16, received: 5, earlier: 9, lost: 2 });
         assert!(pages.is_exact());
         assert_eq!(accounting.pages.gaps, 0);
+    }
+
+    #[test]
+    fn gaps_that_are_meant_are_none() {
+        let mut accounting = Accounting::default();
+        accounting.gaps_are_meant();
+        for seq in [7, 900, 20] {
+            accounting.received(&event(0, seq));
+        }
+        assert_eq!(accounting.pages, Stream { received: 3, gaps: 0 });
+        assert_eq!(accounting.page_sequences().count(), 0);
     }
 
     #[test]

@@ -21,6 +21,8 @@ use septwatch_common::{
     zap::PFN_UNKNOWN,
 };
 
+use zerocopy::IntoBytes as _;
+
 use crate::source::event::Event;
 
 /// The two lowest bits of a record's first byte.
@@ -132,6 +134,17 @@ impl Encoder {
         self.bytes.extend([what::VITAL, kind]);
         varint(&mut self.bytes, record.len() as u64);
         self.bytes.extend_from_slice(record);
+    }
+
+    /// An event.
+    pub fn event(&mut self, event: &Event) {
+        match event {
+            Event::Call(call) => self.call(call),
+            Event::Frame(frame) => self.frame(frame),
+            Event::Life(life) => self.vital(life.header.kind, life.as_bytes()),
+            Event::Vm(vm) => self.vital(vm.header.kind, vm.as_bytes()),
+            Event::Violation(violation) => self.vital(violation.header.kind, violation.as_bytes()),
+        }
     }
 
     /// A SEAMCALL.

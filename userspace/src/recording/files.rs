@@ -392,7 +392,10 @@ impl Files {
 }
 
 /// Makes a file, or empties one that is a recording: any other was not meant.
-fn make(path: &Path) -> io::Result<File> {
+///
+/// # Errors
+/// It cannot be made, or is no recording.
+pub fn make(path: &Path) -> io::Result<File> {
     match OpenOptions::new().write(true).create_new(true).open(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         made => return made,

@@ -124,6 +124,18 @@ pub struct LedgerFacts {
     pub taken_over: bool,
 }
 
+/// What of a recording was kept to show one violation.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Minimized {
+    /// Name of the violation.
+    pub violation: String,
+    /// Which of all violations of the original it is, from 1.
+    pub number: u64,
+    /// Events of the original that are left out.
+    pub left_out: u64,
+}
+
 /// What the first frame says.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -150,6 +162,9 @@ pub struct Header {
     pub clock: Clock,
     /// What was numbered and lost before it began, by CPU.
     pub before: Vec<Streams>,
+    /// Where it is what was kept of another recording: its records have their numbers of there, with gaps on purpose.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub minimized: Option<Minimized>,
     /// Layouts of vital records.
     pub schema: Vec<Layout>,
 }

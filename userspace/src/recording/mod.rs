@@ -55,6 +55,7 @@ pub mod reader;
 pub mod recorder;
 pub mod replay;
 pub mod schema;
+pub mod tds;
 pub mod writer;
 
 use septwatch_common::Td;

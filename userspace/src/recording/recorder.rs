@@ -11,8 +11,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use zerocopy::IntoBytes as _;
-
 use super::{
     codec::Encoder,
     files::{FileError, Files, Written},
@@ -111,20 +109,16 @@ impl Recorder {
         // Events of one CPU can be read before earlier ones of another.
         self.time_ns = self.time_ns.max(time_ns);
         let first_ns = *self.first_ns.get_or_insert(time_ns);
-        match event {
-            Event::Call(call) if self.what == What::All => self.encoder.call(call),
-            Event::Frame(frame) if self.what == What::All => self.encoder.frame(frame),
-            Event::Life(life) if self.what != What::Violations => {
-                self.encoder.vital(life.header.kind, life.as_bytes());
-            }
-            Event::Vm(vm) if self.what != What::Violations => {
-                self.encoder.vital(vm.header.kind, vm.as_bytes());
-            }
-            Event::Violation(violation) => {
+        let is_wanted = match event {
+            Event::Violation(_) => {
                 self.violation = true;
-                self.encoder.vital(violation.header.kind, violation.as_bytes());
+                true
             }
-            _ => {}
+            Event::Life(_) | Event::Vm(_) => self.what != What::Violations,
+            Event::Call(_) | Event::Frame(_) => self.what == What::All,
+        };
+        if is_wanted {
+            self.encoder.event(event);
         }
         if self.encoder.len() >= FRAME || time_ns.saturating_sub(first_ns) >= AGE.as_nanos() as u64 {
             self.flush();

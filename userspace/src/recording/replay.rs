@@ -36,22 +36,25 @@ pub enum Step {
 }
 
 /// Most chunks of 512 frames that a ledger may have which re-runs a file: 1 GiB. Frames beyond are outside of it.
-const CHUNKS: usize = 1 << 18;
+pub(crate) const CHUNKS: usize = 1 << 18;
 
 /// How many records a number may come late: an interrupt's may arrive before that of what it interrupted.
 const LATE: u64 = 256;
 
 /// Begins with what a recording says was before it.
-pub(super) fn begin(model: &mut Model, header: &Header, state: Option<&State>) {
+pub(crate) fn begin(model: &mut Model, header: &Header, state: Option<&State>) {
     let before: Vec<_> = header.before.iter().map(Into::into).collect();
     model.accounting.resume(&before);
+    if header.minimized.is_some() {
+        model.accounting.gaps_are_meant();
+    }
     if let Some(state) = state {
         state.known(model);
     }
 }
 
 /// The ledger as it was before a recording; an empty one where that makes no sense.
-pub(super) fn ledger(header: &Header, state: Option<&State>, max_chunks: usize) -> Rerun {
+pub(crate) fn ledger(header: &Header, state: Option<&State>, max_chunks: usize) -> Rerun {
     let snapshot = state.and_then(|state| state.ledger.as_ref());
     let restored = snapshot.and_then(|snapshot| Ledger::restore(snapshot, max_chunks).ok());
     let mut ledger = restored.unwrap_or_else(|| Ledger::new(max_chunks));
@@ -130,6 +133,18 @@ impl<R: Read> Replay<R> {
     /// What is read.
     pub fn reader(&self) -> &Reader<R> {
         &self.reader
+    }
+
+    /// What comes next, if it is an event: model and ledger are still as they were before it. For who goes
+    /// through the steps as an iterator: [`Self::event`] is that of before only until then.
+    pub fn peek(&mut self) -> Option<&Event> {
+        if self.ahead.is_none() {
+            self.ahead = self.reader.next().map(Box::new);
+        }
+        match self.ahead.as_deref() {
+            Some(Item::Event(event)) => Some(event),
+            _ => None,
+        }
     }
 
     /// What events told so far.

@@ -13,6 +13,7 @@ use crate::{
         text,
         verdict::{Verdict, hook},
     },
+    recording::header::{Header, Note},
     source::{event::Event, session::Standing},
     view::stack::Places,
 };
@@ -58,12 +59,6 @@ fn vm(event: &VmLife) -> Value {
     })
 }
 
-/// Whether a SEAMCALL is about a place in the guest's memory.
-fn names_gpa(leaf: Leaf) -> bool {
-    use Leaf::{MemPageAdd, MemPageAug, MemPageRemove, MemRangeBlock, MemSeptAdd};
-    matches!(leaf, MemPageAdd | MemPageAug | MemPageRemove | MemRangeBlock | MemSeptAdd)
-}
-
 /// One event. `verdict` is that of a violation.
 pub fn event(event: &Event, verdict: Option<&Verdict>) -> Value {
     match (event, verdict) {
@@ -75,7 +70,7 @@ pub fn event(event: &Event, verdict: Option<&Verdict>) -> Value {
             let known = |frame| (frame != PFN_UNKNOWN).then_some(frame);
             // All that TDH.VP.ADDCX names of the TD is the vCPU.
             let of_vcpu = leaf == Some(Leaf::VpAddcx);
-            let about_gpa = leaf.is_some_and(names_gpa);
+            let about_gpa = leaf.is_some_and(Leaf::names_gpa);
             json!({
                 "type": "seamcall",
                 "time_ns": call.header.time_ns,
@@ -111,6 +106,31 @@ pub fn event(event: &Event, verdict: Option<&Verdict>) -> Value {
             "time_ns": event.header.time_ns,
         }),
     }
+}
+
+/// What a recording says of itself, without how its records are laid out.
+pub fn recording(header: &Header) -> Value {
+    let mut object = of_type("recording", json!(header));
+    if let Some(object) = object.as_object_mut() {
+        object.remove("schema");
+    }
+    object
+}
+
+/// What is recorded beside events.
+pub fn note(note: &Note) -> Value {
+    let mut fields = json!(note);
+    let name = fields.as_object_mut().and_then(|fields| fields.remove("note"));
+    of_type(name.as_ref().and_then(Value::as_str).unwrap_or("note"), fields)
+}
+
+/// The same object with a `type` in front.
+fn of_type(name: &str, mut fields: Value) -> Value {
+    let mut object = json!({"type": name});
+    if let (Some(object), Some(fields)) = (object.as_object_mut(), fields.as_object_mut()) {
+        object.append(fields);
+    }
+    object
 }
 
 /// How an observation stands, as fields of an object.

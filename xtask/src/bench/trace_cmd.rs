@@ -68,10 +68,14 @@ impl Tracer {
 
     /// The command under trace-cmd, which records as long as it runs.
     pub fn around(&self, command: &Command) -> Command {
-        // trace-cmd dies where it may not switch the function tracer on, which it does not need here: some hosts refuse
-        // to write that file though it says 1. It gets one that it may write, in a namespace of its own.
-        const SCRIPT: &str =
-            "mount --bind \"$0\" /proc/sys/kernel/ftrace_enabled && exec trace-cmd record \"$@\"";
+        // trace-cmd dies where it may not set the function tracer up, which it does not need here: some kernels refuse
+        // even to open those files. In a namespace of its own it gets others in their place.
+        const SCRIPT: &str = "\
+            mount --bind \"$0\" /proc/sys/kernel/ftrace_enabled
+            for file in /sys/kernel/tracing/set_ftrace_* /sys/kernel/tracing/set_graph_*; do
+                mount --bind \"$0\" $file
+            done
+            exec trace-cmd record \"$@\"";
         let mut around = Command::new("unshare");
         around.args(["--mount", "sh", "-c", SCRIPT]).arg(&self.ftrace).arg("-o").arg(&self.file);
         around.args(["-q", "-e", GROUP, "-e", "kmem:mm_page_free"]);

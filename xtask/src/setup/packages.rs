@@ -25,11 +25,20 @@ fn install_missing(name: &str, needed: &[(&str, &str)]) -> Result<Outcome> {
         return Ok(Outcome::Present(programs.join(", ")));
     }
     let packages = missing.iter().map(|(_, package)| *package).collect::<Vec<_>>().join(" ");
+    install(name, &packages)?;
+    Ok(Outcome::Done(format!("installed {packages}")))
+}
+
+/// Installs Debian packages, whose names are separated by spaces, for the step of this name.
+///
+/// # Errors
+/// As [`ensure`].
+pub fn install(name: &str, packages: &str) -> Result<()> {
     if on_path("apt-get").is_none() {
         bail!("missing programs. Install what your distribution calls: {packages}");
     }
-    let command = format!("sudo apt-get install -y --no-install-recommends {packages}");
     let what = format!("{name}: missing packages");
+    let command = format!("sudo apt-get install -y --no-install-recommends {packages}");
     if !rustix::process::geteuid().is_root() {
         return Err(by_hand(&what, &anyhow!("only root can install them"), &command));
     }
@@ -43,5 +52,5 @@ fn install_missing(name: &str, needed: &[(&str, &str)]) -> Result<Outcome> {
     install()
         .or_else(|_| run::quiet(Command::new("apt-get").arg("update")).and_then(|_| install()))
         .map_err(|why| by_hand(&what, &why, &command))?;
-    Ok(Outcome::Done(format!("installed {packages}")))
+    Ok(())
 }
