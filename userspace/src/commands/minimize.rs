@@ -8,7 +8,7 @@ use septwatch_common::Violation;
 use super::{BadInput, exit, recording};
 use crate::{
     minimize::{self, Made, MinimizeError, Wanted},
-    recording::files,
+    recording::names,
     view::lines,
 };
 
@@ -66,7 +66,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
     let made = minimize::minimize(&args.file, args.violation).map_err(|error| told(&args.file, error))?;
     let Made { bytes, target, events: [before, after], bytes_before, is_found_again, is_smallest, damages } =
         &made;
-    let written = files::make(&output).and_then(|mut file| file.write_all(bytes));
+    let written = names::make(&output).and_then(|mut file| file.write_all(bytes));
     written.map_err(|error| anyhow::anyhow!("--output {}: {error}", output.display()))?;
     writeln!(out, "violation {}: {}", target.number, lines::headline(&target.verdict))?;
     writeln!(out, "{before} events in {bytes_before} bytes -> {after} events in {} bytes", bytes.len())?;

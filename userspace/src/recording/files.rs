@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io,
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -13,8 +13,8 @@ use thiserror::Error;
 use super::{
     State,
     follow::Follow,
-    frame::MAGIC,
     header::{Clock, End, Header, Why},
+    names,
     recorder::Block,
     writer::{Packed, Packer, Writer},
 };
@@ -140,7 +140,7 @@ impl Files {
         files.follow = Some(Follow::new(&files.header, &files.state));
         // Not only when it is too late.
         let probe = files.next_path();
-        let made = make(&probe).and_then(|_| fs::remove_file(&probe));
+        let made = names::make(&probe).and_then(|_| fs::remove_file(&probe));
         made.map_err(|source| FileError::File { path: probe, source })?;
         Ok(files)
     }
@@ -168,7 +168,7 @@ impl Files {
             written: Written::default(),
         };
         if files.is_several() {
-            let earlier = files.earlier();
+            let earlier = names::earlier(path);
             files.part = earlier.last().map_or(0, |(number, _)| number + 1);
             files.written.files = earlier.into_iter().map(|(_, path)| path).collect();
         }
@@ -184,36 +184,14 @@ impl Files {
         self.written.failed.is_some()
     }
 
-    /// `trace.0007.swt` of `trace.swt`.
     fn next_path(&self) -> PathBuf {
-        if !self.is_several() {
-            return self.path.clone();
-        }
-        let (stem, extension) = split(&self.path);
-        self.path.with_file_name(format!("{stem}.{:04}{extension}", self.part))
-    }
-
-    /// Files of earlier runs, by number.
-    fn earlier(&self) -> Vec<(u32, PathBuf)> {
-        let (stem, extension) = split(&self.path);
-        let number = |path: &Path| {
-            let name = path.file_name()?.to_str()?;
-            let number = name.strip_prefix(&stem)?.strip_prefix('.')?.strip_suffix(&extension)?;
-            (number.len() >= 4 && number.bytes().all(|byte| byte.is_ascii_digit()))
-                .then(|| number.parse().ok())?
-        };
-        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let entries = fs::read_dir(folder.unwrap_or(Path::new("."))).into_iter().flatten().flatten();
-        let mut earlier: Vec<_> =
-            entries.filter_map(|entry| number(&entry.path()).map(|number| (number, entry.path()))).collect();
-        earlier.sort();
-        earlier
+        if self.is_several() { names::numbered(&self.path, self.part) } else { self.path.clone() }
     }
 
     fn open(&mut self, mut header: Header, state: &State) -> Result<(), (PathBuf, io::Error)> {
         let path = self.next_path();
         header.part = self.part;
-        let begun = make(&path).and_then(|file| Writer::begin(file, &mut self.packer, &header, state));
+        let begun = names::make(&path).and_then(|file| Writer::begin(file, &mut self.packer, &header, state));
         let writer = match begun {
             Ok(writer) => writer,
             Err(source) => return Err((path, source)),
@@ -389,34 +367,4 @@ impl Files {
         self.close(end);
         self.written
     }
-}
-
-/// Makes a file, or empties one that is a recording: any other was not meant.
-///
-/// # Errors
-/// It cannot be made, or is no recording.
-pub fn make(path: &Path) -> io::Result<File> {
-    match OpenOptions::new().write(true).create_new(true).open(path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        made => return made,
-    }
-    let file = OpenOptions::new().read(true).write(true).open(path)?;
-    if file.metadata()?.is_file() {
-        let mut begin = Vec::new();
-        io::Read::read_to_end(&mut io::Read::take(&file, MAGIC.len() as u64), &mut begin)?;
-        if !begin.is_empty() && begin != MAGIC {
-            let why = "the file is there, and is no recording: it is not replaced";
-            return Err(io::Error::new(io::ErrorKind::AlreadyExists, why));
-        }
-        file.set_len(0)?;
-        io::Seek::rewind(&mut &file)?;
-    }
-    Ok(file)
-}
-
-/// A file's name before and from its last dot.
-fn split(path: &Path) -> (String, String) {
-    let text = |part: Option<&std::ffi::OsStr>| part.map(|part| part.to_string_lossy().into_owned());
-    let extension = text(path.extension()).map_or(String::new(), |extension| format!(".{extension}"));
-    (text(path.file_stem()).unwrap_or_default(), extension)
 }

@@ -47,10 +47,12 @@
 //! that it does not know.
 
 pub mod codec;
+mod damage;
 pub mod files;
 mod follow;
 pub mod frame;
 pub mod header;
+pub mod names;
 pub mod reader;
 pub mod recorder;
 pub mod replay;

@@ -73,7 +73,7 @@ impl Tracer {
         const SCRIPT: &str = "\
             mount --bind \"$0\" /proc/sys/kernel/ftrace_enabled
             for file in /sys/kernel/tracing/set_ftrace_* /sys/kernel/tracing/set_graph_*; do
-                mount --bind \"$0\" $file
+                [ -e $file ] && mount --bind \"$0\" $file
             done
             exec trace-cmd record \"$@\"";
         let mut around = Command::new("unshare");
