@@ -153,3 +153,25 @@ fn what_cannot_be_recorded_or_read_is_said() {
         assert_eq!(done.code(), Some(2), "{done}");
     }
 }
+
+#[test]
+fn a_golden_recording_with_a_violation_fails_a_check() {
+    let septwatch = match septwatch_tests::support::binary() {
+        Ok(path) => path,
+        Err(why) => skip!("{why}"),
+    };
+    let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/golden/lab-7.3-zap-failed-remove.swt");
+    let folder = tempfile::tempdir().unwrap();
+    let junit = folder.path().join("check.xml");
+    let done = Run::new(&septwatch, &["check", golden, "--junit", junit.to_str().unwrap()]).finish();
+    assert_eq!(done.code(), Some(1), "{done}");
+    let xml = fs::read_to_string(&junit).unwrap();
+    for words in ["freed-while-blocked", "TDX_OPERAND_BUSY", "pfn 0x", "kvm_gmem_"] {
+        assert!(xml.contains(words), "{words} is not in {xml}");
+    }
+    let done =
+        Run::new(&septwatch, &["report", golden, "--violation", "freed-while-blocked"]).finish().exits(0);
+    for words in ["Linux 7.3", "TDH.MEM.PAGE.REMOVE", "vm-bugged", "punch-hole", "freed-while-blocked"] {
+        assert!(done.stdout.contains(words), "{words} is not in {done}");
+    }
+}

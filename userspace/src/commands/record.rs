@@ -160,8 +160,11 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
             Some(exit::of(status))
         }
     };
-    let Recording { recorder, violations, .. } = recording;
+    let Recording { recorder, violations, printer, out, .. } = recording;
     let written = recording::finish(recorder, &mut live.session, why)?;
+    if printer.json {
+        printer.end(violations, live.session.model(), &live.session.standing()?, out)?;
+    }
     eprintln!("septwatch: {}", recording::told(&written));
     let found = if violations == 0 { exit::OK } else { exit::VIOLATION };
     Ok(match code {

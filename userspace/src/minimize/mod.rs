@@ -183,9 +183,13 @@ pub fn minimize(path: &Path, wanted: Wanted) -> Result<Made, MinimizeError> {
                 kept.map(|(_, event)| *event).collect::<Vec<_>>()
             };
             let starts = lends.map(since).chain([pages.clone()]);
-            let Some(start) = starts.into_iter().find(|start| oracle.ask(start).is_some()) else { continue };
-            let kept = smallest(start, &mut oracle);
-            let keys: HashSet<Key> = oracle.ask(&kept).unwrap_or_default().into_iter().collect();
+            let smallest = starts.into_iter().find_map(|start| {
+                oracle.ask(&start)?;
+                let kept = smallest(start, &mut oracle);
+                oracle.ask(&kept).filter(|answer| answer.made_up == 0).map(|answer| (kept, answer.keys))
+            });
+            let Some((kept, keys)) = smallest else { continue };
+            let keys: HashSet<Key> = keys.into_iter().collect();
             let kept: HashSet<_> = kept.into_iter().map(place).collect();
             let is_kept = |event: &Event| match event {
                 Event::Violation(violation) => is_target(violation, &target) || agrees(violation, &keys),

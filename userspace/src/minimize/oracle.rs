@@ -84,9 +84,17 @@ pub struct Oracle<'a> {
     pub budget: u64,
 }
 
+/// What the ledger finds in records that show the violation.
+pub struct Answer {
+    /// All that it finds.
+    pub keys: Vec<Key>,
+    /// Of it, what the whole recording does not show: it comes of leaving records out.
+    pub made_up: usize,
+}
+
 impl Oracle<'_> {
-    /// What the ledger finds in these records; None if it is not what must be shown.
-    pub fn ask(&mut self, events: &[&Event]) -> Option<Vec<Key>> {
+    /// What the ledger finds in these records; None if that is not what must be shown.
+    pub fn ask(&mut self, events: &[&Event]) -> Option<Answer> {
         self.budget = self.budget.saturating_sub(events.len() as u64 + 1);
         let mut rerun = replay::ledger(self.header, Some(self.state), replay::CHUNKS);
         let mut keys = Vec::new();
@@ -97,27 +105,31 @@ impl Oracle<'_> {
                 keys.push(Key::from(&found));
             }
         }
-        (is_shown && keys.iter().all(|key| self.all.contains(key))).then_some(keys)
+        let made_up = keys.iter().filter(|key| !self.all.contains(key)).count();
+        is_shown.then_some(Answer { keys, made_up })
     }
 }
 
 /// The smallest part of `events` that still shows it, in the sense that none of its records can be left out alone.
 ///
 /// Delta debugging (Zeller and Hildebrandt, "Simplifying and isolating failure-inducing input"): ever smaller parts are
-/// left out, one after the other, and stay out where the rest still shows it. Where the budget ends before that, what
-/// comes back is the smallest so far.
+/// left out, one after the other, and stay out where the rest still shows it, and no more than before that the whole
+/// recording does not show. Where the budget ends before that, what comes back is the smallest so far.
 pub fn smallest<'a>(mut events: Vec<&'a Event>, oracle: &mut Oracle<'_>) -> Vec<&'a Event> {
     let mut size = events.len().div_ceil(2);
+    let mut made_up = oracle.ask(&events).map_or(usize::MAX, |answer| answer.made_up);
     while size != 0 && oracle.budget != 0 {
         let before = events.len();
         let mut at = 0;
         while at < events.len() && oracle.budget != 0 {
             let end = (at + size).min(events.len());
             let rest = [&events[..at], &events[end..]].concat();
-            if oracle.ask(&rest).is_some() {
-                events = rest;
-            } else {
-                at = end;
+            match oracle.ask(&rest) {
+                Some(answer) if answer.made_up <= made_up => {
+                    made_up = answer.made_up;
+                    events = rest;
+                }
+                _ => at = end,
             }
         }
         // With single records until nothing changes any more.

@@ -3,7 +3,7 @@
 
 use std::{collections::VecDeque, path::Path};
 
-use septwatch_common::{Leaf, Violation};
+use septwatch_common::{Leaf, Violation, wire::Hook};
 
 use crate::{
     minimize::{
@@ -163,6 +163,9 @@ impl Case {
 
     fn page(&mut self, event: &Event) {
         let own_ns = self.target.event.header.time_ns;
+        if says_nothing_new(event, own_ns) {
+            return;
+        }
         let lends = matches!(event, Event::Call(call) if call.status == 0 && lends(call.call.leaf));
         let time_ns = event.header().time_ns;
         if lends && time_ns < own_ns {
@@ -178,6 +181,19 @@ impl Case {
             self.life.remove(LIFE / 2);
             self.skipped += 1;
         }
+    }
+}
+
+/// Whether an event is told by another already: a release by its verdict, or by the tracepoint before; and the TRACKs of
+/// other zaps, once this page's is over.
+fn says_nothing_new(event: &Event, own_ns: u64) -> bool {
+    match event {
+        Event::Frame(frame) => frame.hook == Hook::PageFreeBatched as u8 || frame.header.time_ns == own_ns,
+        Event::Call(call) => {
+            let tracks = call.call.leaf == Leaf::MemTrack as u8 && call.status == 0;
+            tracks && call.call.header.time_ns > own_ns
+        }
+        _ => false,
     }
 }
 

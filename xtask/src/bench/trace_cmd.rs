@@ -88,10 +88,13 @@ impl Tracer {
     /// # Errors
     /// It cannot be read.
     pub fn measure(&self) -> Result<Traced> {
-        let mut report = Command::new("trace-cmd");
-        report.arg("report").arg("-i").arg(&self.file);
-        let seconds = read_back(&mut report)?;
-        let text = run::quiet(&mut report)?;
+        let report = || {
+            let mut report = Command::new("trace-cmd");
+            report.arg("report").arg("-i").arg(&self.file);
+            report
+        };
+        let seconds = read_back(&mut report())?;
+        let text = run::quiet(&mut report())?;
         let of_event = |line: &&str| line.contains(": tdh_") || line.contains(": mm_page_free:");
         let lost = text.lines().filter_map(|line| {
             line.split_once("EVENTS DROPPED]")
