@@ -9,7 +9,7 @@ pub mod store;
 pub mod verdict;
 pub mod windows;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use septwatch_common::{Life, Suspect, Td, Violation, wire::TdLife};
 
@@ -18,6 +18,9 @@ use accounting::Accounting;
 use latency::Latencies;
 use verdict::Verdict;
 use windows::Windows;
+
+/// TDs that are gone and still told of: a host has millions in its life, and a recording may have as many.
+const GONE: usize = 4096;
 
 /// A TD, as its events told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,8 +48,12 @@ pub struct TdState {
 /// Everything that events told so far.
 #[derive(Clone, Debug, Default)]
 pub struct Model {
-    /// TDs by number.
+    /// TDs by number: all that live, and the last 4096 that are gone.
     pub tds: BTreeMap<u32, TdState>,
+    /// TDs that were seen so far.
+    pub tds_seen: u64,
+    /// Numbers of those that are gone, oldest first.
+    gone: VecDeque<u32>,
     /// Violations by kind.
     pub violations: BTreeMap<Violation, u64>,
     /// Of them, those that are suspect.
@@ -84,6 +91,7 @@ impl Model {
 
     /// Takes a TD in that began before anybody here looked, from the ledger's own record.
     pub fn known(&mut self, td: &Td) {
+        let known = self.tds.len();
         self.tds.entry(td.id).or_insert_with(|| TdState {
             tdr: td.tdr,
             hkid: td.hkid,
@@ -95,9 +103,11 @@ impl Model {
             suspect: td.suspect,
             violations: 0,
         });
+        self.tds_seen += (self.tds.len() - known) as u64;
     }
 
     fn life(&mut self, event: &TdLife) {
+        let known = self.tds.len();
         let td = self.tds.entry(event.id).or_insert_with(|| TdState {
             tdr: event.tdr,
             hkid: event.hkid,
@@ -112,6 +122,17 @@ impl Model {
         td.life = Life::from_number(event.life).unwrap_or(td.life);
         td.lent = event.lent;
         td.suspect = Suspect(event.suspect);
+        let is_gone = td.life == Life::Gone;
+        self.tds_seen += (self.tds.len() - known) as u64;
+        if is_gone {
+            self.gone.push_back(event.id);
+        }
+        if self.gone.len() > GONE
+            && let Some(oldest) = self.gone.pop_front()
+        {
+            self.tds.remove(&oldest);
+            self.windows.forget(oldest);
+        }
     }
 
     /// Violations of every kind.
@@ -124,4 +145,31 @@ impl Model {
 pub(crate) fn text(comm: &[u8; 16]) -> String {
     let end = comm.iter().position(|byte| *byte == 0).unwrap_or(comm.len());
     String::from_utf8_lossy(&comm[..end]).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use septwatch_common::wire::{Header, Kind, VERSION};
+    use zerocopy::FromZeros as _;
+
+    use super::*;
+
+    #[test]
+    fn tds_that_are_gone_are_forgotten_in_time() {
+        let mut model = Model::default();
+        for id in 1..=10_000 {
+            for life in [Life::Created, Life::Gone] {
+                let mut event = TdLife::new_zeroed();
+                let kind = Kind::TdLife as u8;
+                event.header = Header { time_ns: 1, seq: 0, tgid: 1, cpu: 0, kind, version: VERSION };
+                (event.id, event.life) = (id, life as u8);
+                // The first lives on.
+                if id != 1 || life == Life::Created {
+                    model.apply(&Event::Life(event));
+                }
+            }
+        }
+        assert_eq!((model.tds.len(), model.tds_seen), (GONE + 1, 10_000));
+        assert!(model.tds.contains_key(&1) && model.tds.contains_key(&10_000));
+    }
 }

@@ -161,6 +161,11 @@ impl Windows {
         }
     }
 
+    /// Nothing more is told of this TD.
+    pub fn forget(&mut self, td: u32) {
+        self.tds.remove(&td);
+    }
+
     /// The spans that were seen, summed up.
     pub fn summaries(&self) -> impl Iterator<Item = (Span, Summary)> {
         self.spans.iter().map(|(span, histogram)| (*span, Summary::of(histogram)))

@@ -202,7 +202,7 @@ impl Run {
             unreadable: replay.unreadable(),
             violations,
             unknown_violations,
-            tds: model.tds.len() as u64,
+            tds: model.tds_seen,
             leaves,
             windows: model.windows.clone(),
             latencies: model.latencies.clone(),
