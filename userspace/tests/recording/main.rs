@@ -18,22 +18,10 @@ use septwatch::{
     },
     source::event::Event,
 };
-use zerocopy::IntoBytes as _;
 
 /// The header of a recording of everything.
 fn header() -> Header {
     Header { what: What::All, schema: schema::current(), ..Header::default() }
-}
-
-/// Adds an event to a frame, as the recorder does.
-fn encode(encoder: &mut Encoder, event: &Event) {
-    match event {
-        Event::Call(call) => encoder.call(call),
-        Event::Frame(frame) => encoder.frame(frame),
-        Event::Life(life) => encoder.vital(life.header.kind, life.as_bytes()),
-        Event::Vm(vm) => encoder.vital(vm.header.kind, vm.as_bytes()),
-        Event::Violation(violation) => encoder.vital(violation.header.kind, violation.as_bytes()),
-    }
 }
 
 /// A recording with these frames of events, and its end.
@@ -44,7 +32,7 @@ fn written(frames: &[Vec<Event>]) -> Vec<u8> {
     let mut encoder = Encoder::default();
     for events in frames {
         for event in events {
-            encode(&mut encoder, event);
+            encoder.event(event);
         }
         let (raw, records) = encoder.take();
         writer.records(&mut packer.pack(&raw, records).unwrap()).unwrap();
@@ -91,7 +79,7 @@ fn notes_stay_where_they_were() {
     let places = Note::Places { kernel: vec!["kvm_gmem_release+0x1f".to_owned()], user: Vec::new() };
     let event = events::call(1, 0);
     encoder.note(&serde_json::to_vec(&step).unwrap());
-    encode(&mut encoder, &event);
+    encoder.event(&event);
     encoder.note(&serde_json::to_vec(&places).unwrap());
     // A later version's.
     encoder.note(br#"{"note": "weather", "rain": true}"#);
@@ -112,7 +100,7 @@ fn a_page_record_takes_few_bytes() {
     let mut encoder = Encoder::default();
     let calls = 10_000;
     for n in 0..calls {
-        encode(&mut encoder, &events::call(1_000_000 + 1_500 * n, n));
+        encoder.event(&events::call(1_000_000 + 1_500 * n, n));
     }
     // Flags, leaf, two bytes of time, and the steps of pfn and gfn.
     assert!(encoder.len() as u64 <= 8 * calls, "{} bytes for {calls} calls", encoder.len());
