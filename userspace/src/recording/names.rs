@@ -24,8 +24,7 @@ pub fn earlier(path: &Path) -> Vec<(u32, PathBuf)> {
         (number.len() >= 4 && number.bytes().all(|byte| byte.is_ascii_digit()))
             .then(|| number.parse().ok())?
     };
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let entries = fs::read_dir(folder.unwrap_or(Path::new("."))).into_iter().flatten().flatten();
+    let entries = fs::read_dir(folder(path)).into_iter().flatten().flatten();
     let mut earlier: Vec<_> =
         entries.filter_map(|entry| number(&entry.path()).map(|number| (number, entry.path()))).collect();
     earlier.sort();
@@ -39,7 +38,12 @@ pub fn earlier(path: &Path) -> Vec<(u32, PathBuf)> {
 pub fn make(path: &Path) -> io::Result<File> {
     match OpenOptions::new().write(true).create_new(true).open(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        made => return made,
+        Err(error) => return Err(error),
+        Ok(file) => {
+            // The violation that it is made for may be the last thing that this host does: its name is to last, too.
+            File::open(folder(path))?.sync_all()?;
+            return Ok(file);
+        }
     }
     let file = OpenOptions::new().read(true).write(true).open(path)?;
     if file.metadata()?.is_file() {
@@ -53,6 +57,10 @@ pub fn make(path: &Path) -> io::Result<File> {
         io::Seek::rewind(&mut &file)?;
     }
     Ok(file)
+}
+
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// A file's name before and from its last dot.
