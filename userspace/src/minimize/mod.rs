@@ -1,6 +1,6 @@
 //! The smallest recording that still shows a violation.
 //!
-//! First *slicing*: of all records those that tell of the TD's life, of the frame and of its leaf ([`subject`]). Then
+//! First *slicing*: of all records those that tell of the TD's life, of the frame and of its leaf ([`mod@subject`]). Then
 //! *delta debugging* over what is left, with the ledger as the judge ([`oracle`]): the violation must come out as it
 //! did, as certain, by the same failing step, and nothing else may come out that the whole recording does not show.
 //! What only KVM's functions tell the ledger cannot find in page records: there it is slicing alone.
