@@ -41,6 +41,9 @@ pub const FILE: u8 = 0;
 /// First byte: the rest is a file whose checksums are to be mended.
 pub const MENDED: u8 = 5;
 
+/// First byte: the rest is frames; of each its kind, the length of its contents (u16, little-endian), its contents.
+pub const FRAMES: u8 = 6;
+
 /// What came of an input.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Came {
@@ -82,6 +85,7 @@ fn file_of(input: &[u8]) -> Option<Vec<u8>> {
     match *mode {
         FILE => Some(rest.to_vec()),
         MENDED => Some(mended(rest.to_vec())),
+        FRAMES => Some(file(&listed(rest).iter().collect::<Vec<_>>())),
         kind => Some(with(Kind::from_number(kind)?, rest)),
     }
 }
@@ -102,27 +106,50 @@ pub fn parts(file: &[u8]) -> Vec<Part> {
     parts
 }
 
+impl Part {
+    /// With these contents.
+    pub fn new(kind: Kind, raw: &[u8]) -> Self {
+        let records = if kind == Kind::Records { count(raw) } else { 0 };
+        Self { kind, raw: raw.to_vec(), records }
+    }
+}
+
+/// The frames that an input lists, up to what is none; the last may be short.
+fn listed(mut rest: &[u8]) -> Vec<Part> {
+    let mut parts = Vec::new();
+    while let Some(([kind, low, high], after)) = rest.split_first_chunk() {
+        let Some(kind) = Kind::from_number(*kind) else { break };
+        let length = usize::from(u16::from_le_bytes([*low, *high])).min(after.len());
+        let (raw, next) = after.split_at(length);
+        parts.push(Part::new(kind, raw));
+        rest = next;
+    }
+    parts
+}
+
 /// A demo's recording in which the frames of a kind are replaced by one with these contents.
 fn with(kind: Kind, contents: &[u8]) -> Vec<u8> {
     static DEMO: OnceLock<Vec<Part>> = OnceLock::new();
     let demo =
         DEMO.get_or_init(|| parts(&include_bytes!("corpus/recording/reused-while-mapped.file.seed")[1..]));
-    let own = Part {
-        kind,
-        raw: contents.to_vec(),
-        records: if kind == Kind::Records { count(contents) } else { 0 },
-    };
-    let mut bytes = Preface::new().as_bytes().to_vec();
-    let (mut number, mut first) = (0, 0);
+    let own = Part::new(kind, contents);
+    let mut frames = Vec::new();
     for place in [Kind::Header, Kind::State, Kind::Records, Kind::End] {
-        let kept = demo.iter().filter(|part| part.kind == place && kind != place);
-        for Part { kind, raw, records } in kept.chain(Some(&own).filter(|own| own.kind == place)) {
-            let payload = zstd::bulk::compress(raw, 1).unwrap();
-            bytes.extend(Head::new(*kind, number, raw.len() as u32, *records, first, &payload).as_bytes());
-            bytes.extend(payload);
-            number += 1;
-            first += u64::from(*records);
-        }
+        frames.extend(demo.iter().filter(|part| part.kind == place && kind != place));
+        frames.extend(Some(&own).filter(|own| own.kind == place));
+    }
+    file(&frames)
+}
+
+/// A file of these frames.
+fn file(frames: &[&Part]) -> Vec<u8> {
+    let mut bytes = Preface::new().as_bytes().to_vec();
+    let mut first = 0;
+    for (number, Part { kind, raw, records }) in (0..).zip(frames) {
+        let payload = zstd::bulk::compress(raw, 1).unwrap();
+        bytes.extend(Head::new(*kind, number, raw.len() as u32, *records, first, &payload).as_bytes());
+        bytes.extend(payload);
+        first += u64::from(*records);
     }
     bytes
 }

@@ -4,7 +4,7 @@ mod reading;
 
 use std::{env, fs, path::Path};
 
-use reading::{FILE, MENDED, parts};
+use reading::{FILE, FRAMES, MENDED, Part, parts};
 use septwatch::{
     model::store::snapshot::Snapshot,
     recording::{State, frame::Kind, reader::Reader, replay::Replay},
@@ -25,6 +25,11 @@ fn main() {
         };
         write("file", FILE, &bytes);
         write("mended", MENDED, &bytes);
+        let listed = |Part { kind, raw, .. }: &Part| {
+            let length = u16::try_from(raw.len()).expect("a recording with small frames");
+            [&[*kind as u8][..], &length.to_le_bytes(), raw].concat()
+        };
+        write("frames", FRAMES, &parts(&bytes).iter().flat_map(listed).collect::<Vec<_>>());
         for kind in [Kind::Header, Kind::Records, Kind::End] {
             let of = parts(&bytes).into_iter().filter(|part| part.kind == kind);
             // Joined they would be no frame: the differences of each begin anew. The largest says most.

@@ -6,7 +6,7 @@ mod reading;
 
 use std::{fs, path::Path};
 
-use reading::{Came, FILE, MENDED, read};
+use reading::{Came, FILE, FRAMES, MENDED, read};
 use septwatch::recording::frame::Kind;
 
 /// The seeds, by name.
@@ -20,7 +20,8 @@ fn seeds() -> Vec<(String, Vec<u8>)> {
 #[test]
 fn every_seed_is_read_to_its_end() {
     let seeds = seeds();
-    for mode in [FILE, MENDED, Kind::Header as u8, Kind::Records as u8, Kind::State as u8, Kind::End as u8] {
+    let kinds = [Kind::Header, Kind::Records, Kind::State, Kind::End].map(|kind| kind as u8);
+    for mode in [FILE, MENDED, FRAMES].into_iter().chain(kinds) {
         assert!(seeds.iter().any(|(_, seed)| seed[0] == mode), "no seed begins with {mode}");
     }
     for (name, seed) in seeds {
@@ -40,9 +41,9 @@ fn a_change_shows_where_the_checksums_let_it() {
     assert_eq!(read(&changed), Some(Came { damages: 1, ..whole }));
     changed[0] = MENDED;
     assert_eq!(read(&changed), Some(Came { damages: 1, ..whole }));
-    // As a file it is damaged, as the contents of a header it is none, and 6 says nothing.
+    // As a file it is damaged, as the contents of a header it is none, and 7 says nothing.
     changed[0] = Kind::Header as u8;
     assert_eq!(read(&changed), Some(Came::default()));
-    changed[0] = 6;
+    changed[0] = 7;
     assert_eq!(read(&changed), None);
 }

@@ -82,7 +82,7 @@ impl Counting {
 
 /// What the kernel side counted, where the calls themselves were not recorded.
 pub fn counted(calls: &[Answers]) -> BTreeMap<Leaf, LeafAnswers> {
-    let called = (0..).zip(calls).filter(|(_, Answers { ok, busy, error })| ok + busy + error != 0);
+    let called = (0..).zip(calls).filter(|(_, Answers { ok, busy, error })| [*ok, *busy, *error] != [0; 3]);
     called
         .filter_map(|(number, Answers { ok, busy, error })| {
             let answers = LeafAnswers { ok: *ok, busy: *busy, errors: *error, statuses: BTreeMap::new() };

@@ -1,15 +1,19 @@
 //! Files whose checksums are right and whose contents are not.
 
 use proptest::prelude::*;
-use septwatch::recording::{
-    State,
-    frame::{Head, Kind, MAX_BYTES, Preface},
-    header::{End, Header},
-    reader::{Fault, Item, OpenError, Reader},
-    replay::Replay,
-    schema::{Field, Layout},
-    writer::{Packer, Writer},
+use septwatch::{
+    recording::{
+        State,
+        frame::{Head, Kind, MAX_BYTES, Preface},
+        header::{Counted, End, Header, What},
+        reader::{Fault, Item, OpenError, Reader},
+        replay::Replay,
+        schema::{Field, Layout},
+        writer::{Packer, Writer},
+    },
+    regression::run::Run,
 };
+use septwatch_common::Leaf;
 use zerocopy::IntoBytes as _;
 
 use super::{header, read};
@@ -111,4 +115,19 @@ fn a_header_that_makes_no_sense_is_refused() {
     bytes.extend(payload);
     let error = read(&bytes).unwrap_err().to_string();
     assert!(error.starts_with("a.swt: the recording's header, at byte 16, makes no sense"), "{error}");
+}
+
+#[test]
+fn counts_that_no_kernel_comes_to_are_taken_as_they_are() {
+    let leaf = Leaf::MemPageRemove;
+    let counted =
+        Counted { calls: [(leaf.name().to_owned(), [u64::MAX, 1, 0])].into(), ..Counted::default() };
+    let mut bytes = Vec::new();
+    let mut packer = Packer::new().unwrap();
+    let life = Header { what: What::Life, ..header() };
+    let mut writer = Writer::begin(&mut bytes, &mut packer, &life, &State::default()).unwrap();
+    writer.end(&mut packer, &End { counted: Some(counted), ..End::default() }).unwrap();
+    let run = Run::of(Replay::new(Reader::new(&bytes[..], "a.swt".as_ref()).unwrap()));
+    let answers = &run.leaves.unwrap()[&leaf];
+    assert_eq!((answers.ok, answers.busy, answers.calls()), (u64::MAX, 1, u64::MAX));
 }
