@@ -48,6 +48,29 @@ pub struct Bochs {
     pub vga_bios: PathBuf,
 }
 
+impl Bochs {
+    /// How every configuration of it begins: no screen, one disk channel, and a serial port that goes to the
+    /// file `console`.
+    pub fn configuration(&self) -> String {
+        format!(
+            "\
+plugin_ctrl: unmapped=1, biosdev=1, speaker=0, extfpuirq=0, parallel=0, serial=1
+config_interface: textconfig
+display_library: nogui
+romimage: file={bios}
+vgaromimage: file={vga}
+ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14
+vga: extension=none
+com1: enabled=1, mode=file, dev=console
+log: bochs.log
+panic: action=fatal
+",
+            bios = self.bios.display(),
+            vga = self.vga_bios.display(),
+        )
+    }
+}
+
 /// One that is there, else one that is built.
 ///
 /// # Errors

@@ -189,32 +189,21 @@ fn grow(path: &Path, bytes: u64) -> Result<()> {
 fn configuration(bochs: &Bochs, cd: &Path, cpus: u32) -> String {
     format!(
         "\
-plugin_ctrl: unmapped=1, biosdev=1, speaker=0, extfpuirq=0, parallel=0, serial=1
-config_interface: textconfig
-display_library: nogui
-romimage: file={bios}
-vgaromimage: file={vga}
-cpu: model={CPU_MODEL}, count={cpus}, ips={IPS}, ignore_bad_msrs=1, msrs=msrs.def, reset_on_triple_fault=0, \
+{base}cpu: model={CPU_MODEL}, count={cpus}, ips={IPS}, ignore_bad_msrs=1, msrs=msrs.def, reset_on_triple_fault=0, \
 exclude_features=\"amx,amx_int8,amx_bf16,la57\"
 memory: guest={MEMORY}, host={MEMORY}
-ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14
 ata0-master: type=cdrom, path={cd}, status=inserted
 ata1: enabled=1, ioaddr1=0x170, ioaddr2=0x370, irq=15
 ata1-master: type=disk, path=in.img, mode=flat
 ata1-slave: type=disk, path=out.img, mode=flat
 boot: cdrom
 pci: enabled=1, chipset=i440fx
-vga: extension=none
 clock: sync=none, time0=utc
-com1: enabled=1, mode=file, dev=console
-log: bochs.log
-panic: action=fatal
 error: action=report
 info: action=ignore
 debug: action=ignore
 ",
-        bios = bochs.bios.display(),
-        vga = bochs.vga_bios.display(),
+        base = bochs.configuration(),
         cd = cd.display(),
     )
 }

@@ -58,23 +58,12 @@ pub fn ask(bochs: &Bochs) -> Result<Option<u8>> {
 fn configuration(bochs: &Bochs) -> String {
     format!(
         "\
-plugin_ctrl: unmapped=1, biosdev=1, speaker=0, extfpuirq=0, parallel=0, serial=1
-config_interface: textconfig
-display_library: nogui
-romimage: file={bios}
-vgaromimage: file={vga}
-cpu: model={CPU_MODEL}, ips=50000000
+{base}cpu: model={CPU_MODEL}, ips=50000000
 memory: guest=32, host=32
-ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14
 ata0-master: type=disk, path=disk, mode=flat
 boot: disk
-vga: extension=none
 clock: sync=none
-com1: enabled=1, mode=file, dev=console
-log: bochs.log
-panic: action=fatal
 ",
-        bios = bochs.bios.display(),
-        vga = bochs.vga_bios.display(),
+        base = bochs.configuration(),
     )
 }
