@@ -96,9 +96,9 @@ pub fn demo_hooks() -> Vec<HookFact> {
 /// # Errors
 /// The kernel side cannot be read.
 pub fn counted(session: &mut Session) -> Result<Counted, KernelError> {
-    let missed = session.standing()?.missed_releases;
-    let each = session.kernel().counters_by_cpu()?;
-    Ok(Counted::of(Clock::now().monotonic_ns, &each, missed))
+    let kernel = session.kernel();
+    let missed_releases = kernel.missed_runs()?.pages;
+    Ok(Counted::of(Clock::now().monotonic_ns, &kernel.counters_by_cpu()?, missed_releases))
 }
 
 /// Records an event, and the places in its stacks if it is a violation.

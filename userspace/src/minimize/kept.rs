@@ -9,6 +9,7 @@ use crate::{
         codec::Encoder,
         header::{Clock, Counted, End, Header, Minimized, Note, Streams},
         reader::{Item, Reader},
+        recorder::FRAME,
         replay::{self, Replay, Step},
         schema,
         writer::{Packer, Writer},
@@ -16,9 +17,6 @@ use crate::{
     source::event::Event,
     view::stack::Places,
 };
-
-/// Contents of a frame, in bytes.
-const FRAME: usize = 1 << 20;
 
 /// What was known before, as far as it is about the subject.
 pub fn reduced(state: &State, subject: &Subject) -> State {

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     recording::{
         State,
-        header::{End, Header, Note, What},
+        header::{End, Header, Note},
         reader::{Item, OpenError, Reader},
         replay,
         tds::Tds,
@@ -99,7 +99,7 @@ impl Source {
     ) -> Option<(Shown, HashSet<Key>)> {
         let by_kvm = target.event.zap.failed_leaf == Zap::NO_SEAMCALL
             || target.verdict.violation > Violation::TeardownLeak;
-        if self.header.what != What::All || self.header.ledger.taken_over || by_kvm {
+        if !self.header.has_all_lines() || by_kvm {
             return None;
         }
         let mut rerun = replay::ledger(&self.header, Some(&self.state), replay::CHUNKS);

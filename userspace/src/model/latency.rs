@@ -6,7 +6,7 @@
 
 use hdrhistogram::Histogram;
 use septwatch_common::{Leaf, config::SHAPES, wire::SeamcallOk};
-use serde::{Serialize, Serializer, ser::SerializeMap as _};
+use serde::{Serialize, Serializer};
 
 use super::histogram::{Octave, Summary, octaves};
 
@@ -66,11 +66,7 @@ impl Latencies {
 /// One object: a summary by the leaf's name; leaves that were not measured are not there.
 impl Serialize for Latencies {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        for (leaf, summary) in self.summaries() {
-            map.serialize_entry(leaf.name(), &summary)?;
-        }
-        map.end()
+        serializer.collect_map(self.summaries().map(|(leaf, summary)| (leaf.name(), summary)))
     }
 }
 

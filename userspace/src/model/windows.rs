@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use hdrhistogram::Histogram;
 use septwatch_common::{Violation, kvm::VmStage, wire::VmLife};
-use serde::{Serialize, Serializer, ser::SerializeMap as _};
+use serde::{Serialize, Serializer};
 
 use super::{histogram::Summary, verdict::Verdict};
 
@@ -175,11 +175,7 @@ impl Windows {
 /// One object: a summary by the span's name; spans that were not seen are not there.
 impl Serialize for Windows {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        for (span, summary) in self.summaries() {
-            map.serialize_entry(span.name(), &summary)?;
-        }
-        map.end()
+        serializer.collect_map(self.summaries().map(|(span, summary)| (span.name(), summary)))
     }
 }
 

@@ -169,6 +169,13 @@ pub struct Header {
     pub schema: Vec<Layout>,
 }
 
+impl Header {
+    /// Whether a ledger that takes in its page records has every line that the kernel's had: else a re-run tells nothing.
+    pub fn has_all_lines(&self) -> bool {
+        self.what == What::All && !self.ledger.taken_over
+    }
+}
+
 /// Records of one CPU.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Streams {

@@ -19,7 +19,7 @@ use super::{
 use crate::source::event::Event;
 
 /// Contents of a frame, in bytes: more compresses no better.
-const FRAME: usize = 1 << 20;
+pub(crate) const FRAME: usize = 1 << 20;
 
 /// Bytes that may wait for the disk: some seconds of the busiest host, in which it may stall.
 const WAITING: usize = 64 << 20;

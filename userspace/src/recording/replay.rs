@@ -5,7 +5,7 @@ use std::{fs::File, io::Read, path::Path};
 
 use super::{
     State,
-    header::{Counted, End, Header, Note, What},
+    header::{Counted, End, Header, Note},
     reader::{Damage, Got, Item, OpenError, Reader},
 };
 use crate::{
@@ -100,8 +100,7 @@ impl<R: Read> Replay<R> {
         let state = reader.state();
         begin(&mut model, reader.header(), state.as_ref());
         let mut rerun = ledger(reader.header(), state.as_ref(), CHUNKS);
-        if reader.header().what != What::All || reader.header().ledger.taken_over {
-            // Lines would be missing.
+        if !reader.header().has_all_lines() {
             rerun.lost();
         }
         Self {
@@ -169,8 +168,7 @@ impl<R: Read> Replay<R> {
 
     /// How it stood at the last count: at the end, if the recording has one.
     pub fn standing(&self) -> Standing {
-        let at_end = self.reader.end().and_then(|end| end.counted.as_ref());
-        let counted = at_end.or(self.counted.as_ref());
+        let counted = self.counted();
         let counters = counted.map_or(crate::source::counters::NOTHING, Counted::counters);
         let [vital, pages] = self.model.accounting.balance(&counters);
         let missed_releases = counted.map_or(0, |counted| counted.missed_releases);

@@ -12,7 +12,7 @@ use crate::{
     },
     model::rerun::compare::Differences,
     recording::{
-        header::{Header, What},
+        header::Header,
         reader::Reader,
         replay::{self, Replay, Step},
         tds::Tds,
@@ -90,7 +90,7 @@ pub fn collect(path: &Path, wanted: Option<minimize::Wanted>) -> Result<Told, Mi
     let state = reader.state();
     let mut replay = Replay::open(path)?;
     let header = replay.header().clone();
-    let can_rerun = header.what == What::All && !header.ledger.taken_over;
+    let can_rerun = header.has_all_lines();
     // The replay's own says how many agree; this one which.
     let mut rerun = replay::ledger(&header, state.as_ref(), replay::CHUNKS);
     for step in replay.by_ref() {
