@@ -9,6 +9,7 @@ pub mod kvm;
 pub mod leaf;
 pub mod level;
 pub mod line;
+pub mod react;
 pub mod sept;
 pub mod status;
 pub mod td;

@@ -6,6 +6,7 @@ pub mod export;
 pub mod hooks;
 pub mod minimize;
 pub mod model;
+pub mod policy;
 pub mod recording;
 pub mod regression;
 pub mod report;

@@ -10,6 +10,7 @@ pub mod host;
 pub mod load;
 pub mod lock;
 pub mod mapped;
+pub mod means;
 pub mod offsets;
 pub mod pins;
 pub mod plan;
