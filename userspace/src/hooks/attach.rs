@@ -25,7 +25,7 @@ use super::{
     pins::{PinError, Pins, own},
     plan::{Binding, Bound},
     points::PointSpec,
-    relocated::Relocated,
+    relocated::{Code, Relocated},
 };
 
 /// A program cannot be attached.
@@ -315,10 +315,10 @@ impl Attached {
         module: Option<BorrowedFd<'_>>,
         bound: &Bound,
     ) -> Result<(), AttachError> {
-        let (instructions, license) =
+        let Code { instructions, license, types } =
             relocated.program(name).ok_or_else(|| AttachError::Missing(name.to_owned()))?;
         let function = bound.btf_id;
-        let program = bpf::Tracing { name, instructions, license, attach_type, module, function };
+        let program = bpf::Tracing { name, instructions, license, types, attach_type, module, function };
         self.load_and_attach(&program, keep_as, &bound.function)
     }
 

@@ -109,6 +109,12 @@ pub enum LoadError {
     /// The object cannot be read a second time.
     #[error("the eBPF object cannot be read: {0}")]
     Parse(#[from] aya_obj::ParseError),
+    /// Its types cannot be put right.
+    #[error("the types of the eBPF object: {0}")]
+    Types(#[from] aya_obj::btf::BtfError),
+    /// The kernel does not take them.
+    #[error("the types of the eBPF object: {0}")]
+    Btf(#[from] super::bpf::BpfError),
     /// Its programs cannot be put together.
     #[error("the eBPF object cannot be linked: {0}")]
     Link(#[from] aya_obj::relocation::EbpfRelocationError),

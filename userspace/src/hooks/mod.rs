@@ -3,7 +3,7 @@
 //! nothing in here knows what becomes of the events.
 
 pub mod attach;
-mod bpf;
+pub mod bpf;
 pub mod btf;
 pub mod calibrate;
 pub mod host;

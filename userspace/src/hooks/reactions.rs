@@ -11,7 +11,7 @@ use super::{
     attach::{AttachError, Attached, module_of},
     bpf::Tracing,
     plan::{Binding, Bound, Plan},
-    relocated::Relocated,
+    relocated::{Code, Relocated},
 };
 
 /// Which programs a policy needs.
@@ -70,12 +70,12 @@ impl Attached {
         kfunc: u32,
         bound: &Bound,
     ) -> Result<(), AttachError> {
-        let (instructions, license) =
+        let Code { instructions, license, types } =
             relocated.program(name).ok_or_else(|| AttachError::Missing(name.to_owned()))?;
         let instructions = &calling(instructions, kfunc)[..];
         let module = module_of(bound)?;
         let (module, function) = (module.as_ref().map(|module| module.as_fd()), bound.btf_id);
-        let program = Tracing { name, instructions, license, attach_type, module, function };
+        let program = Tracing { name, instructions, license, types, attach_type, module, function };
         self.load_and_attach(&program, &format!("crash-{}", bound.function), &bound.function)
     }
 
@@ -102,10 +102,10 @@ impl Attached {
 
     fn security(&mut self, relocated: &Relocated, name: &str, hook: Option<u32>) -> Result<(), AttachError> {
         let missing = || AttachError::Missing(name.to_owned());
-        let (instructions, license) = relocated.program(name).ok_or_else(missing)?;
+        let Code { instructions, license, types } = relocated.program(name).ok_or_else(missing)?;
         let function = hook.ok_or_else(missing)?;
         let attach_type = bpf_attach_type::BPF_LSM_MAC;
-        let program = Tracing { name, instructions, license, attach_type, module: None, function };
+        let program = Tracing { name, instructions, license, types, attach_type, module: None, function };
         self.load_and_attach(&program, &format!("lsm-{name}"), name)
     }
 }
