@@ -7,7 +7,7 @@ use std::{
 
 use clap::Parser;
 use septwatch::commands::{
-    self, BadInput, Interrupted, check, demo, diff, doctor, exit, explain, export, minimize, record, replay,
+    self, BadInput, Interrupted, check, demo, diff, doctor, exit, explain, export, minimize, policy, record, replay,
     report, watch,
 };
 
@@ -33,6 +33,7 @@ enum Command {
     Report(report::Args),
     Doctor(doctor::Args),
     Explain(explain::Args),
+    Policy(policy::Args),
 }
 
 fn main() -> ExitCode {
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         Command::Minimize(args) => minimize::run(args, &mut out),
         Command::Report(args) => report::run(args, &mut out),
         Command::Doctor(args) => doctor::run(args).map_err(Into::into),
+        Command::Policy(args) => policy::run(args, &mut out),
         Command::Explain(args) => return explain_exit(args),
     };
     let result = result.and_then(|code| Ok(out.flush().map(|()| code)?));
