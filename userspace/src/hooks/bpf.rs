@@ -13,9 +13,7 @@ use std::{
     path::Path,
 };
 
-use aya_obj::generated::{
-    bpf_attach_type, bpf_attr, bpf_btf_info, bpf_cmd, bpf_insn, bpf_prog_type::BPF_PROG_TYPE_TRACING,
-};
+use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_btf_info, bpf_cmd, bpf_insn, bpf_prog_type};
 
 /// Bytes of the verifier's words that go into an error: its last ones.
 const LOG: usize = 1 << 20;
@@ -56,7 +54,8 @@ fn descriptor(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
-/// A program for the entry or the return of a function.
+/// A program for a point of the kernel that BTF describes: the entry or the return of a function, a tracepoint, a security
+/// hook.
 pub struct Tracing<'a> {
     /// The program's name.
     pub name: &'a str,
@@ -64,11 +63,11 @@ pub struct Tracing<'a> {
     pub instructions: &'a [bpf_insn],
     /// Its licence.
     pub license: &'a CStr,
-    /// Entry or return.
+    /// What kind of point: it decides the kind of program.
     pub attach_type: bpf_attach_type,
     /// BTF of the module that has the function; none for vmlinux.
     pub module: Option<BorrowedFd<'a>>,
-    /// The function's id in it.
+    /// The id in it, of the function or of the tracepoint's typedef.
     pub function: u32,
 }
 
@@ -92,7 +91,11 @@ impl Tracing<'_> {
         let mut attr = zeroed();
         // SAFETY: the field of the union that PROG_LOAD reads; all of it is zero.
         let load = unsafe { &mut attr.__bindgen_anon_3 };
-        load.prog_type = BPF_PROG_TYPE_TRACING as u32;
+        let kind = match self.attach_type {
+            bpf_attach_type::BPF_LSM_MAC => bpf_prog_type::BPF_PROG_TYPE_LSM,
+            _ => bpf_prog_type::BPF_PROG_TYPE_TRACING,
+        };
+        load.prog_type = kind as u32;
         load.expected_attach_type = self.attach_type as u32;
         load.insns = self.instructions.as_ptr() as u64;
         load.insn_cnt = u32::try_from(self.instructions.len()).map_err(|_| io::ErrorKind::InvalidInput)?;

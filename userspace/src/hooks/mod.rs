@@ -15,6 +15,7 @@ pub mod offsets;
 pub mod pins;
 pub mod plan;
 pub mod points;
+pub mod reactions;
 pub(crate) mod relocated;
 mod role;
 pub mod shape;
