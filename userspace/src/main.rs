@@ -7,8 +7,8 @@ use std::{
 
 use clap::Parser;
 use septwatch::commands::{
-    self, BadInput, Interrupted, check, demo, diff, doctor, exit, explain, export, minimize, policy, record, replay,
-    report, watch,
+    self, BadInput, Interrupted, check, demo, diff, doctor, exit, explain, export, minimize, policy, record,
+    replay, report, watch,
 };
 
 /// Watches the physical pages that this host lends to the Intel TDX module, and says so the moment one of them is given

@@ -25,7 +25,11 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
         let about = policy.about.unwrap_or_default();
         if args.json {
             let default = name == shipped::DEFAULT;
-            writeln!(out, "{}", json!({"name": name, "about": about, "armed": policy.armed, "default": default}))?;
+            writeln!(
+                out,
+                "{}",
+                json!({"name": name, "about": about, "armed": policy.armed, "default": default})
+            )?;
         } else {
             let default = if name == shipped::DEFAULT { " (default)" } else { "" };
             writeln!(out, "{name:<24} {about}{default}")?;

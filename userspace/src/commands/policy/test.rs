@@ -1,11 +1,6 @@
 //! `septwatch policy test`: what a policy would have done, on a recording.
 
-use std::{
-    collections::BTreeMap,
-    io::Write,
-    path::PathBuf,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, io::Write, path::PathBuf, sync::Arc};
 
 use anyhow::Result;
 use septwatch_common::Life;
@@ -78,7 +73,8 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
             let state = verdict.td.and_then(|td| replay.model().tds.get(&td));
             let begun_ns = state.map_or(0, |state| state.begun_ns);
             let subject = Subject::recorded(verdict.td, state.map(|state| state.tgid), begun_ns);
-            let unclear: Vec<_> = engine.undecided(verdict, &subject).into_iter().map(str::to_owned).collect();
+            let unclear: Vec<_> =
+                engine.undecided(verdict, &subject).into_iter().map(str::to_owned).collect();
             undecided += u64::from(!unclear.is_empty());
             let decisions = engine.decide(verdict, &subject, Armed::Recording);
             for decision in &decisions {
