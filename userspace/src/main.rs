@@ -7,8 +7,8 @@ use std::{
 
 use clap::Parser;
 use septwatch::commands::{
-    self, BadInput, Interrupted, check, demo, diff, doctor, exit, explain, export, minimize, record, replay,
-    report, watch,
+    self, BadInput, Interrupted, check, demo, diff, doctor, exit, explain, export, minimize, policy, record,
+    replay, report, watch,
 };
 
 /// Watches the physical pages that this host lends to the Intel TDX module, and says so the moment one of them is given
@@ -36,6 +36,7 @@ enum Command {
     Report(report::Args),
     Doctor(doctor::Args),
     Explain(explain::Args),
+    Policy(policy::Args),
 }
 
 fn main() -> ExitCode {
@@ -61,6 +62,7 @@ fn main() -> ExitCode {
         Command::Minimize(args) => minimize::run(args, &mut out),
         Command::Report(args) => report::run(args, &mut out),
         Command::Doctor(args) => doctor::run(args).map_err(Into::into),
+        Command::Policy(args) => policy::run(args, &mut out),
         Command::Explain(args) => return explain_exit(args),
     };
     let result = result.and_then(|code| Ok(out.flush().map(|()| code)?));

@@ -10,6 +10,7 @@ pub mod export;
 mod live;
 pub mod minimize;
 mod output;
+pub mod policy;
 pub mod record;
 mod recording;
 pub mod replay;

@@ -6,5 +6,15 @@
 //! log, come last; nothing else in septwatch acts on the host.
 
 pub mod decision;
+pub mod engine;
+pub mod explain;
+pub mod file;
+mod limits;
+mod matching;
+pub mod quick;
 pub mod reaction;
+pub mod schema;
+pub mod shipped;
 pub mod subject;
+
+pub use matching::Fit;
