@@ -7,7 +7,7 @@ use std::{
 
 use clap::Parser;
 use septwatch::commands::{
-    self, BadInput, Interrupted, check, demo, diff, doctor, exit, explain, export, minimize, record, replay,
+    self, BadInput, Interrupted, audit, check, demo, diff, doctor, exit, explain, export, hold_keeper, minimize, policy, record, replay,
     report, watch,
 };
 
@@ -31,8 +31,13 @@ enum Command {
     Export(export::Args),
     Minimize(minimize::Args),
     Report(report::Args),
+    #[command(subcommand)]
+    Policy(policy::Command),
+    Audit(audit::Args),
     Doctor(doctor::Args),
     Explain(explain::Args),
+    #[command(hide = true)]
+    HoldKeeper(hold_keeper::Args),
 }
 
 fn main() -> ExitCode {
@@ -56,6 +61,9 @@ fn main() -> ExitCode {
         Command::Export(args) => export::run(args),
         Command::Minimize(args) => minimize::run(args, &mut out),
         Command::Report(args) => report::run(args, &mut out),
+        Command::Policy(command) => policy::run(command, &mut out),
+        Command::Audit(args) => audit::run(args, &mut out),
+        Command::HoldKeeper(args) => hold_keeper::run(args),
         Command::Doctor(args) => doctor::run(args).map_err(Into::into),
         Command::Explain(args) => return explain_exit(args),
     };
