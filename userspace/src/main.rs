@@ -7,8 +7,8 @@ use std::{
 
 use clap::Parser;
 use septwatch::commands::{
-    self, BadInput, Interrupted, check, demo, diff, doctor, exit, explain, export, minimize, policy, record,
-    replay, report, watch,
+    self, BadInput, Interrupted, audit, check, demo, diff, doctor, exit, explain, export, hold_keeper,
+    minimize, policy, record, replay, report, watch,
 };
 
 /// Watches the physical pages that this host lends to the Intel TDX module, and says so the moment one of them is given
@@ -34,9 +34,12 @@ enum Command {
     Export(export::Args),
     Minimize(minimize::Args),
     Report(report::Args),
+    Policy(policy::Args),
+    Audit(audit::Args),
     Doctor(doctor::Args),
     Explain(explain::Args),
-    Policy(policy::Args),
+    #[command(hide = true)]
+    HoldKeeper(hold_keeper::Args),
 }
 
 fn main() -> ExitCode {
@@ -61,8 +64,10 @@ fn main() -> ExitCode {
         Command::Export(args) => export::run(args),
         Command::Minimize(args) => minimize::run(args, &mut out),
         Command::Report(args) => report::run(args, &mut out),
-        Command::Doctor(args) => doctor::run(args).map_err(Into::into),
         Command::Policy(args) => policy::run(args, &mut out),
+        Command::Audit(args) => audit::run(args, &mut out),
+        Command::HoldKeeper(args) => hold_keeper::run(args),
+        Command::Doctor(args) => doctor::run(args).map_err(Into::into),
         Command::Explain(args) => return explain_exit(args),
     };
     let result = result.and_then(|code| Ok(out.flush().map(|()| code)?));

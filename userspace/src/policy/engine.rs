@@ -171,6 +171,3 @@ fn refused(reaction: &Reaction, verdict: &Verdict, subject: &Subject) -> Option<
     };
     (!process).then_some(Refusal::NoProcess)
 }
-
-#[cfg(test)]
-mod tests;

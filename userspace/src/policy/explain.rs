@@ -340,6 +340,3 @@ fn costs(policy: &Policy) -> Vec<&'static str> {
     }
     costs
 }
-
-#[cfg(test)]
-mod tests;

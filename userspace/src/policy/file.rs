@@ -3,8 +3,6 @@
 mod check;
 mod place;
 mod raw;
-#[cfg(test)]
-mod tests;
 mod trust;
 pub(super) mod words;
 

@@ -76,6 +76,3 @@ impl Selector {
         parts.into_iter().map(one).min().unwrap_or(Fit::Yes)
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -27,6 +27,3 @@ pub fn text(name: &str) -> Option<&'static str> {
 pub fn names() -> String {
     ALL.map(|(name, _)| name).join(", ")
 }
-
-#[cfg(test)]
-mod tests;

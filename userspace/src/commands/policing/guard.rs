@@ -19,7 +19,7 @@ use crate::{
         audit::{Audit, Step, Who},
         control::{Asked, Control, Request},
         engine::{Armed, Engine},
-        explain::gaps::Gap,
+        explain::Gap,
         quick,
         react::host::Host,
         subject::Subject,

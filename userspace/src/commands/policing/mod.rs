@@ -13,15 +13,16 @@ use crate::{
     hooks::{
         host::Host,
         means::Means,
-        plan::{Plan, btf_names},
+        plan::Plan,
         reactions::Needs,
     },
     policy::{
         audit,
-        explain::gaps::{Gap, gaps},
+        explain::{Gap, gaps},
         file::Policy,
         reaction::Reaction,
     },
+    source::open::OpenError,
 };
 
 pub use guard::{Guard, Seen};
@@ -57,14 +58,14 @@ pub struct Prepared {
 }
 
 impl Policing {
-    /// Reads the policy, and makes sure that this kernel can carry it out; `plan` says what of the kernel is known.
+    /// Reads the policy, and makes sure that this kernel, of which `plan` tells, can carry it out.
     ///
     /// # Errors
     /// The file is wrong, or the kernel cannot do what it asks for and `--allow-degraded` was not given.
-    pub fn prepare(&self, plan: &Plan) -> Result<Option<Prepared>> {
+    pub fn prepare(&self, plan: impl FnOnce() -> Result<(Plan, Host), OpenError>) -> Result<Option<Prepared>> {
         let Some(from) = &self.policy else { return Ok(None) };
-        let means = Means::of(plan, Some(&Host::running(None)));
-        Prepared::read(from, means, self).map(Some)
+        let (plan, host) = plan()?;
+        Prepared::read(from, Means::of(&plan, Some(&host)), self).map(Some)
     }
 }
 

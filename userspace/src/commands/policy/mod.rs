@@ -1,12 +1,17 @@
-//! `septwatch policy`: policies looked at, explained and rehearsed.
+//! `septwatch policy`: policies looked at, explained and rehearsed, and the agent that follows one asked.
 
+mod arm;
 mod check;
+mod disarm;
 mod explain;
 mod list;
 mod means;
+mod release;
 mod schema;
 mod show;
+mod status;
 mod test;
+mod uncordon;
 
 use std::io::Write;
 
@@ -30,6 +35,11 @@ enum Command {
     Explain(explain::Args),
     Test(test::Args),
     Schema(schema::Args),
+    Status(status::Args),
+    Arm(arm::Args),
+    Disarm(disarm::Args),
+    Release(release::Args),
+    Uncordon(uncordon::Args),
 }
 
 /// Runs the command.
@@ -44,6 +54,11 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
         Command::Explain(args) => explain::run(args, out),
         Command::Test(args) => test::run(args, out),
         Command::Schema(args) => schema::run(args, out),
+        Command::Status(args) => status::run(args, out),
+        Command::Arm(args) => arm::run(args, out),
+        Command::Disarm(args) => disarm::run(args, out),
+        Command::Release(args) => release::run(args, out),
+        Command::Uncordon(args) => uncordon::run(args, out),
     }
 }
 
