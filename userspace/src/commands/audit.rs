@@ -33,13 +33,16 @@ pub struct Args {
 /// The log cannot be read, or nothing is written to.
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
     for day in days(args)? {
-        let lines = audit::read(&day.path).map_err(|error| BadInput(format!("{}: {error}", day.path.display())))?;
+        let lines =
+            audit::read(&day.path).map_err(|error| BadInput(format!("{}: {error}", day.path.display())))?;
         for line in lines {
             match line {
                 Ok(line) if args.json => writeln!(out, "{line}")?,
                 Ok(line) => writeln!(out, "{}", told(&line))?,
                 // A crash tore it: what there is of it is for people.
-                Err(torn) => eprintln!("septwatch: {}: a line that is not whole: {}", day.path.display(), plain(&torn)),
+                Err(torn) => {
+                    eprintln!("septwatch: {}: a line that is not whole: {}", day.path.display(), plain(&torn))
+                }
             }
         }
     }
@@ -52,7 +55,9 @@ fn days(args: &Args) -> Result<Vec<Day>> {
     let Some(wanted) = &args.day else { return Ok(all) };
     let found: Vec<_> = all.into_iter().filter(|day| day.day == *wanted).collect();
     if found.is_empty() {
-        return Err(BadInput(format!("--day {wanted}: {folder} has no such day; a day is as in 2026-11-25")).into());
+        return Err(
+            BadInput(format!("--day {wanted}: {folder} has no such day; a day is as in 2026-11-25")).into()
+        );
     }
     Ok(found)
 }
@@ -71,7 +76,8 @@ fn told(line: &Value) -> String {
             ("do", result) => result.to_owned(),
             (permit, _) => format!("{permit} ({})", text("why")),
         };
-        let took = line["latency_ns"].as_u64().map(|ns| format!(", {} after it", span(ns))).unwrap_or_default();
+        let took =
+            line["latency_ns"].as_u64().map(|ns| format!(", {} after it", span(ns))).unwrap_or_default();
         format!(
             "{} {}{td}{frame}: {} step {} of {} rule {} by {}: {came}{took}{detail}",
             text("violation"),

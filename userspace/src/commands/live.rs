@@ -13,7 +13,11 @@ use tokio::{
     time,
 };
 
-use super::{Interrupts, Policing, Watching, policing::{Guard, Prepared}, watching};
+use super::{
+    Interrupts, Policing, Watching,
+    policing::{Guard, Prepared},
+    watching,
+};
 use crate::{
     hooks::lock::Lock,
     model::verdict::Verdict,

@@ -104,8 +104,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
         return Err(BadInput(why.to_owned()).into());
     }
     let options = Options { kprobes: args.kprobes, ..args.watching.options() };
-    let mut live =
-        Live::begin("record", &args.watching, &args.policing, &options, args.events == What::All)?;
+    let mut live = Live::begin("record", &args.watching, &args.policing, &options, args.events == What::All)?;
     let taken_over = live.opened.taken_over;
     let plan = match &live.opened.plan {
         Some(plan) => recording::hooks(plan),

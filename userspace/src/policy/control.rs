@@ -254,7 +254,9 @@ mod tests {
             let asks = tokio::task::spawn_blocking({
                 let (path, folder) = (path.clone(), folder.path().to_owned());
                 move || {
-                    for nonsense in ["\n", "{}\n", "{\"request\":\"explode\"}\n", "{\"request\":\"arm\"}\n", "[[[[\n"] {
+                    for nonsense in
+                        ["\n", "{}\n", "{\"request\":\"explode\"}\n", "{\"request\":\"arm\"}\n", "[[[[\n"]
+                    {
                         let mut stream = net::UnixStream::connect(&path).unwrap();
                         stream.write_all(nonsense.as_bytes()).unwrap();
                         let mut answer = String::new();

@@ -171,3 +171,74 @@ fn refused(reaction: &Reaction, verdict: &Verdict, subject: &Subject) -> Option<
     };
     (!process).then_some(Refusal::NoProcess)
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::path::Path;
+
+    use septwatch_common::Suspect;
+
+    use super::*;
+    use crate::policy::actor::tests::{subject, verdict};
+
+    fn engine(text: &str) -> Engine {
+        Engine::new(Arc::new(Policy::parse(Path::new("test.toml"), text).unwrap()))
+    }
+
+    const HOLD: &str = r#"
+name = "test"
+armed = true
+cool_down = "10s"
+[limits]
+td = { count = 2, per = "1h" }
+host = { count = 3, per = "1h" }
+[[rules]]
+name = "a"
+violation = ["zap-failed"]
+ladder = [{ do = "log" }, { do = "hold" }, { do = "stop" }]
+"#;
+
+    fn permits(engine: &mut Engine, verdict: &Verdict, armed: Armed) -> Vec<&'static str> {
+        let who = Subject { td: verdict.td, ..subject(1) };
+        engine.decide(verdict, &who, armed).iter().map(|decision| decision.permit.name()).collect()
+    }
+
+    fn at(seconds: u64, td: u32) -> Verdict {
+        Verdict { time_ns: 1_000_000_000 * seconds, td: Some(td), ..verdict() }
+    }
+
+    #[test]
+    fn a_suspect_verdict_and_an_agent_that_is_not_armed_act_never() {
+        let mut engine = engine(HOLD);
+        let suspect = Verdict { suspect: Suspect::LATE, ..verdict() };
+        assert_eq!(permits(&mut engine, &suspect, Armed::Agent(true)), ["do", "refused", "refused"]);
+        assert_eq!(permits(&mut engine, &at(1, 1), Armed::Agent(false)), ["do", "dry", "dry"]);
+        assert_eq!(permits(&mut engine, &at(1, 2), Armed::Recording), ["dry", "dry", "dry"]);
+        // A rehearsal uses nothing up.
+        assert_eq!(permits(&mut engine, &at(1, 1), Armed::Agent(true)), ["do", "do", "do"]);
+    }
+
+    #[test]
+    fn ladders_cool_down_and_have_limits() {
+        let mut engine = engine(HOLD);
+        let done =
+            |engine: &mut Engine, seconds, td| permits(engine, &at(seconds, td), Armed::Agent(true))[1];
+        assert_eq!(done(&mut engine, 1, 1), "do");
+        assert_eq!(done(&mut engine, 5, 1), "refused", "it cools down");
+        assert_eq!(done(&mut engine, 5, 2), "do", "another TD does not");
+        assert_eq!(done(&mut engine, 12, 1), "do");
+        assert_eq!(done(&mut engine, 30, 1), "refused", "the TD's limit");
+        assert_eq!(done(&mut engine, 30, 3), "refused", "the host's limit");
+        assert_eq!(engine.limits_left(30_000_000_000).host, 0);
+        assert_eq!(done(&mut engine, 3700, 3), "do", "an hour later");
+    }
+
+    #[test]
+    fn a_policy_that_is_not_armed_is_a_dry_run_and_another_verdict_is_none_of_it() {
+        let mut dry = engine(&HOLD.replace("armed = true", "armed = false"));
+        assert_eq!(permits(&mut dry, &at(1, 1), Armed::Agent(true)), ["do", "dry", "dry"]);
+        let other = Verdict { violation: septwatch_common::Violation::MapFailed, ..verdict() };
+        assert!(permits(&mut dry, &other, Armed::Agent(true)).is_empty());
+    }
+}

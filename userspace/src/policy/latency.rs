@@ -71,10 +71,8 @@ pub fn rows(latencies: &Latencies) -> Vec<String> {
     let row = |(reaction, by, summary): (&'static str, By, Summary)| {
         let Summary { count, min_ns, p50_ns, p99_ns, max_ns } = summary;
         let [min, p50, p99, max] = [min_ns, p50_ns, p99_ns, max_ns].map(span);
-        let head = format!(
-            "{reaction} by {}: {count}, min {min}, p50 {p50}, p99 {p99}, max {max}",
-            by.name()
-        );
+        let head =
+            format!("{reaction} by {}: {count}, min {min}, p50 {p50}, p99 {p99}, max {max}", by.name());
         let bars = histogram::rows(&latencies.octaves(reaction, by));
         std::iter::once(head).chain(bars)
     };
@@ -104,6 +102,9 @@ mod tests {
         assert_eq!(json["hold"]["agent"]["octaves"], serde_json::json!([[1 << 20, 1]]));
         assert_eq!(json["stop"]["agent"]["count"], 1, "what is longer than an hour counts as an hour");
         let rows = rows(&latencies);
-        assert!(rows.iter().any(|row| row.starts_with("hold by agent: 1, min 2.0 ms, p50 2.0 ms")), "{rows:?}");
+        assert!(
+            rows.iter().any(|row| row.starts_with("hold by agent: 1, min 2.0 ms, p50 2.0 ms")),
+            "{rows:?}"
+        );
     }
 }

@@ -10,7 +10,6 @@ use septwatch_common::{
 };
 
 use crate::{
-    policy::audit::{Done, Step},
     model::{
         histogram::Summary,
         latency::Latencies,
@@ -18,13 +17,15 @@ use crate::{
         verdict::{Cause, Verdict},
         windows::Windows,
     },
+    policy::audit::{Done, Step},
     source::event::Event,
     view::{histogram, stack::Places},
 };
 
 /// A step of a policy: what was done about a violation, by whom and how soon, or why it was not.
 pub fn reaction(step: &Step) -> String {
-    let mut line = format!("{} (policy {}, rule {}) by {}: ", step.reaction, step.policy, step.rule, step.by.name());
+    let mut line =
+        format!("{} (policy {}, rule {}) by {}: ", step.reaction, step.policy, step.rule, step.by.name());
     line += match (step.permit, step.result) {
         ("dry", _) => "would be done",
         ("refused", _) => "refused",

@@ -6,8 +6,8 @@ use serde_json::json;
 
 use super::{json, lines, stack::Places};
 use crate::{
-    policy::audit::Step,
     model::{Model, verdict::Verdict},
+    policy::audit::Step,
     source::{event::Event, session::Standing},
 };
 

@@ -10,12 +10,7 @@ use anyhow::{Result, bail};
 
 use super::BadInput;
 use crate::{
-    hooks::{
-        host::Host,
-        means::Means,
-        plan::Plan,
-        reactions::Needs,
-    },
+    hooks::{host::Host, means::Means, plan::Plan, reactions::Needs},
     policy::{
         audit,
         explain::{Gap, gaps},
@@ -25,7 +20,7 @@ use crate::{
     source::open::OpenError,
 };
 
-pub use guard::{Guard, Seen};
+pub use guard::Guard;
 
 /// Flags of the commands that may follow a policy.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -62,7 +57,10 @@ impl Policing {
     ///
     /// # Errors
     /// The file is wrong, or the kernel cannot do what it asks for and `--allow-degraded` was not given.
-    pub fn prepare(&self, plan: impl FnOnce() -> Result<(Plan, Host), OpenError>) -> Result<Option<Prepared>> {
+    pub fn prepare(
+        &self,
+        plan: impl FnOnce() -> Result<(Plan, Host), OpenError>,
+    ) -> Result<Option<Prepared>> {
         let Some(from) = &self.policy else { return Ok(None) };
         let (plan, host) = plan()?;
         Prepared::read(from, Means::of(&plan, Some(&host)), self).map(Some)

@@ -36,7 +36,9 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
         let mut typed = String::new();
         io::stdin().lock().read_line(&mut typed)?;
         if typed.trim() != policy {
-            return Err(BadInput(format!("that is not {policy:?}: nothing was changed; --yes does not ask")).into());
+            return Err(
+                BadInput(format!("that is not {policy:?}: nothing was changed; --yes does not ask")).into()
+            );
         }
     }
     ask(folder, &Request::Arm { policy: policy.clone() })?;

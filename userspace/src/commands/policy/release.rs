@@ -53,7 +53,8 @@ fn alone(args: &Args, folder: &Path, out: &mut dyn Write) -> Result<()> {
         bail!("nothing is pinned for TD {td}: `septwatch policy status` has what is");
     }
     let frames = kept.iter().map(|kept| kept.frames).sum();
-    let event = Event::new(EventKind::HoldReleased, None, Who::this(), "no agent runs: what was pinned is let go");
+    let event =
+        Event::new(EventKind::HoldReleased, None, Who::this(), "no agent runs: what was pinned is let go");
     let line = Line::Event(Event { td: Some(td), frames: Some(frames), ..event });
     Audit::open(&args.audit)?.write(&line, true)?;
     keeper.release(td, false)?;

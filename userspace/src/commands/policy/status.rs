@@ -69,9 +69,8 @@ fn print(status: &Value, out: &mut dyn Write) -> Result<()> {
     let reactions = status["latencies"].as_object();
     for (reaction, by) in reactions.into_iter().flatten() {
         for (by, of) in by.as_object().into_iter().flatten() {
-            let [min, p50, p99, max] = ["min_ns", "p50_ns", "p99_ns", "max_ns"].map(|key| {
-                crate::view::lines::span(of[key].as_u64().unwrap_or(0))
-            });
+            let [min, p50, p99, max] = ["min_ns", "p50_ns", "p99_ns", "max_ns"]
+                .map(|key| crate::view::lines::span(of[key].as_u64().unwrap_or(0)));
             writeln!(out, "{reaction} by {by}: {}, min {min}, p50 {p50}, p99 {p99}, max {max}", of["count"])?;
         }
     }
@@ -80,9 +79,11 @@ fn print(status: &Value, out: &mut dyn Write) -> Result<()> {
 
 /// A hold, in one line.
 fn line(hold: &Value) -> String {
-    let why = hold["violation"].as_str().map_or_else(|| "ready: nothing has failed".to_owned(), str::to_owned);
+    let why =
+        hold["violation"].as_str().map_or_else(|| "ready: nothing has failed".to_owned(), str::to_owned);
     let inodes = hold["inodes"].as_array().map_or(0, Vec::len);
-    let mut line = format!("TD {} of process {}: {why}; {inodes} guest_memfd pinned", hold["td"], hold["pid"]);
+    let mut line =
+        format!("TD {} of process {}: {why}; {inodes} guest_memfd pinned", hold["td"], hold["pid"]);
     if hold["frames"].as_u64().is_some_and(|frames| frames != 0) {
         line += &format!(", {} frames", hold["frames"]);
     }

@@ -179,7 +179,8 @@ impl Actor {
         if dropped.is_empty() {
             return Ok(());
         }
-        let event = Event::new(EventKind::ReadyDropped, Some(&self.policy), Who::this(), "it ended in good order");
+        let event =
+            Event::new(EventKind::ReadyDropped, Some(&self.policy), Who::this(), "it ended in good order");
         Ok(self.shared.event(Event { td: Some(td), ..event }, false)?)
     }
 
@@ -195,7 +196,12 @@ impl Actor {
     ///
     /// # Errors
     /// It is not held, the kernel side or the keeper cannot be told, or the audit log cannot be written.
-    pub fn release(&mut self, td: u32, who: Who, kernel: &mut dyn KernelSide) -> Result<Released, ReactError> {
+    pub fn release(
+        &mut self,
+        td: u32,
+        who: Who,
+        kernel: &mut dyn KernelSide,
+    ) -> Result<Released, ReactError> {
         let held = kernel.held(td)?.filter(|held| held.errno != 0);
         let kept = self.kept()?;
         let kept: Vec<_> = kept.iter().filter(|kept| kept.td == td).collect();
@@ -203,7 +209,12 @@ impl Actor {
             return Err(ReactError::Refused(format!("TD {td} is not held")));
         }
         let released = Released {
-            frames: kept.iter().map(|kept| kept.frames).chain(held.map(|held| held.frames)).max().unwrap_or(0),
+            frames: kept
+                .iter()
+                .map(|kept| kept.frames)
+                .chain(held.map(|held| held.frames))
+                .max()
+                .unwrap_or(0),
             inodes: kept.iter().map(|kept| kept.inodes.len()).sum(),
             refused: held.map_or(0, |held| held.refused),
         };

@@ -19,7 +19,10 @@ use super::{
     decision::{Decision, Permit},
     keeper::Keeper,
     latency::Latencies,
-    react::{self, ReactError, cordon, freeze, host::Host, log, notify::Notifier, panic, quarantine, signal, vmm::Vmm},
+    react::{
+        self, ReactError, cordon, freeze, host::Host, log, notify::Notifier, panic, quarantine, signal,
+        vmm::Vmm,
+    },
     reaction::{Notify, Reaction},
     subject::Subject,
 };

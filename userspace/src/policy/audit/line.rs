@@ -1,7 +1,7 @@
 //! What the lines of the log say.
 
-use serde::Serialize;
 use septwatch_common::Violation;
+use serde::Serialize;
 
 use crate::{
     model::verdict::Verdict,
@@ -99,7 +99,13 @@ pub enum Done {
 
 impl Step {
     /// A decision of which nothing has come yet.
-    pub fn asked(policy: &str, decision: &Decision, verdict: &Verdict, subject: &Subject, asked_ns: u64) -> Self {
+    pub fn asked(
+        policy: &str,
+        decision: &Decision,
+        verdict: &Verdict,
+        subject: &Subject,
+        asked_ns: u64,
+    ) -> Self {
         Self {
             r#type: "decision",
             policy: policy.to_owned(),

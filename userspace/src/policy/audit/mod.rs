@@ -95,6 +95,12 @@ impl Audit {
         Ok(audit)
     }
 
+    /// A log of which no file can be made.
+    #[cfg(test)]
+    pub(super) fn lost(folder: &Path) -> Self {
+        Self { folder: folder.to_owned(), day: None }
+    }
+
     /// The folder.
     pub fn folder(&self) -> &Path {
         &self.folder
@@ -175,7 +181,9 @@ struct Stamped<'a> {
 /// Whether a path still leads to this file: lines must not go where nobody finds them.
 fn is_still(file: &File, path: &Path) -> bool {
     let (open, named) = (file.metadata(), fs::symlink_metadata(path));
-    open.ok().zip(named.ok()).is_some_and(|(open, named)| (open.dev(), open.ino()) == (named.dev(), named.ino()))
+    open.ok()
+        .zip(named.ok())
+        .is_some_and(|(open, named)| (open.dev(), open.ino()) == (named.dev(), named.ino()))
 }
 
 fn open(path: &Path) -> Result<File, AuditError> {

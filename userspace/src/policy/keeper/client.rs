@@ -110,7 +110,13 @@ impl Keeper {
     fn start(&self) -> io::Result<()> {
         let mut command = Command::new(&self.program);
         // systemd passes over processes named like this when it ends the rest before a shutdown: it would wait for this one.
-        command.arg0("@septwatch-hold").arg(COMMAND).arg("--run").arg(&self.folder).env_clear().current_dir("/");
+        command
+            .arg0("@septwatch-hold")
+            .arg(COMMAND)
+            .arg("--run")
+            .arg(&self.folder)
+            .env_clear()
+            .current_dir("/");
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
         // It may end long before this process does.
         thread::Builder::new().name("septwatch-reap".to_owned()).spawn(move || child.wait())?;

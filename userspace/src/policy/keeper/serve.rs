@@ -20,8 +20,10 @@ use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     fs::{FlockOperation, flock, fstat},
     io::Errno,
+    net::{
+        RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg, sockopt::socket_peercred,
+    },
     process::{Resource, Rlimit, getrlimit, setrlimit},
-    net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg, sockopt::socket_peercred},
 };
 
 use super::{Kept, LOCK, LONGEST, MOST_FILES, Reply, Request, SOCKET};
@@ -59,7 +61,11 @@ pub fn serve(folder: &Path) -> io::Result<Outcome> {
         _ => {}
     }
     let mut lock = OpenOptions::new();
-    lock.create(true).write(true).truncate(false).mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC);
+    lock.create(true)
+        .write(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC);
     let lock = lock.open(folder.join(LOCK))?;
     match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
         Err(Errno::WOULDBLOCK) => return Ok(Outcome::Second),
@@ -148,7 +154,8 @@ fn request(stream: &UnixStream) -> io::Result<(Request, Vec<OwnedFd>)> {
     while !line.ends_with(b"\n") {
         let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MOST_FILES))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
-        let got = recvmsg(stream, &mut [IoSliceMut::new(&mut buffer)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
+        let got =
+            recvmsg(stream, &mut [IoSliceMut::new(&mut buffer)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
         for message in control.drain() {
             if let RecvAncillaryMessage::ScmRights(rights) = message {
                 files.extend(rights);
@@ -187,7 +194,8 @@ fn take(kept: Kept, files: Vec<OwnedFd>, holds: &mut Vec<Hold>) -> Result<Kept, 
     let inodes = files.iter().map(inode).collect::<Result<Vec<_>, _>>().map_err(|errno| errno.to_string())?;
     // Before anything has failed, the TDR need not be known.
     let is_tdr = |tdr: Option<u64>| tdr.is_none() || kept.tdr.is_none() || tdr == kept.tdr;
-    let is_same = |hold: &&mut Hold| (hold.kept.td, hold.kept.pid) == (kept.td, kept.pid) && is_tdr(hold.kept.tdr);
+    let is_same =
+        |hold: &&mut Hold| (hold.kept.td, hold.kept.pid) == (kept.td, kept.pid) && is_tdr(hold.kept.tdr);
     let mut new = None;
     let hold = match holds.iter_mut().find(is_same) {
         Some(hold) => hold,
@@ -203,7 +211,8 @@ fn take(kept: Kept, files: Vec<OwnedFd>, holds: &mut Vec<Hold>) -> Result<Kept, 
     hold.kept.tdr = hold.kept.tdr.or(kept.tdr);
     // The first violation is why it is held.
     if hold.kept.violation.is_none() && kept.violation.is_some() {
-        (hold.kept.violation, hold.kept.frames, hold.kept.since_ns) = (kept.violation, kept.frames, kept.since_ns);
+        (hold.kept.violation, hold.kept.frames, hold.kept.since_ns) =
+            (kept.violation, kept.frames, kept.since_ns);
     }
     let told = hold.kept.clone();
     holds.extend(new);

@@ -13,12 +13,18 @@ const WARNING: u8 = 4;
 ///
 /// # Errors
 /// The programs cannot be told.
-pub fn cordon(host: &Host, cordon: Cordon, why: &str, kernel: &mut dyn KernelSide) -> Result<String, ReactError> {
+pub fn cordon(
+    host: &Host,
+    cordon: Cordon,
+    why: &str,
+    kernel: &mut dyn KernelSide,
+) -> Result<String, ReactError> {
     let errno = cordon.errno.raw_os_error().unsigned_abs().into();
     kernel.cordon(react::Cordon { errno, every_type: cordon.every_type.into() })?;
     let what = if cordon.every_type { "VMs of every type" } else { "TDs" };
     let answer = name(cordon.errno);
-    let told = kmsg(host, WARNING, &format!("septwatch: new {what} are refused with {answer} from now on: {why}"));
+    let told =
+        kmsg(host, WARNING, &format!("septwatch: new {what} are refused with {answer} from now on: {why}"));
     let mut detail = format!("new {what} are refused with {answer}");
     if let Err(error) = told {
         detail += &format!("; the kernel's log does not say so: {error}");

@@ -7,7 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{LOOK, ReactError, file, hold, host::{self, Host}, vmm::Vmm};
+use super::{
+    LOOK, ReactError, file, hold,
+    host::{self, Host},
+    vmm::Vmm,
+};
 use crate::policy::subject::Subject;
 
 /// How long the cgroup may take to be frozen.
@@ -47,7 +51,9 @@ pub fn freeze(host: &Host, vmm: &Vmm) -> Result<String, ReactError> {
             return Ok(format!("the cgroup {name} is frozen"));
         }
         if start.elapsed() >= FREEZES {
-            return Err(ReactError::NotSeen(format!("the cgroup {name} is not frozen after {FREEZES:?}; it was asked")));
+            return Err(ReactError::NotSeen(format!(
+                "the cgroup {name} is not frozen after {FREEZES:?}; it was asked"
+            )));
         }
         sleep(LOOK);
     }
@@ -79,7 +85,11 @@ fn common(vmm: &Vmm) -> Result<PathBuf, ReactError> {
 }
 
 fn both(one: &Path, other: &Path) -> PathBuf {
-    one.components().zip(other.components()).take_while(|(one, other)| one == other).map(|(one, _)| one).collect()
+    one.components()
+        .zip(other.components())
+        .take_while(|(one, other)| one == other)
+        .map(|(one, _)| one)
+        .collect()
 }
 
 /// Processes of a cgroup and of those below it.
@@ -120,7 +130,10 @@ mod tests {
         let pid = sleeper.0.id();
         let mount = root.path().join("cgroup");
         let files = [
-            ("proc/self/mountinfo".to_owned(), format!("34 24 0:29 / {} rw - cgroup2 cgroup2 rw\n", mount.display())),
+            (
+                "proc/self/mountinfo".to_owned(),
+                format!("34 24 0:29 / {} rw - cgroup2 cgroup2 rw\n", mount.display()),
+            ),
             ("proc/self/cgroup".to_owned(), format!("1:name=systemd:/x\n0::{own}\n")),
             (format!("proc/{pid}/stat"), stat(pid, 'S', 1, 0)),
             (format!("proc/{pid}/status"), format!("Name:\tsleep\nTgid:\t{pid}\n")),

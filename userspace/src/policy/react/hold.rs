@@ -39,7 +39,9 @@ pub fn pin(vmm: &Vmm, demo: bool) -> Result<Vec<Pinned>, ReactError> {
     for number in vmm.numbers("fd")? {
         let file = match vmm.open(&format!("fd/{number}"), OFlags::PATH) {
             // Closed meanwhile.
-            Err(ReactError::File { source, .. }) if source.raw_os_error() == Some(Errno::NOENT.raw_os_error()) => {
+            Err(ReactError::File { source, .. })
+                if source.raw_os_error() == Some(Errno::NOENT.raw_os_error()) =>
+            {
                 continue;
             }
             file => file?,

@@ -40,14 +40,21 @@ pub fn log(
         ("PRIORITY".to_owned(), priority.to_string()),
         ("SYSLOG_IDENTIFIER".to_owned(), "septwatch".to_owned()),
     ];
-    entry.extend(fields.into_iter().map(|(name, value)| (format!("SEPTWATCH_{}", name.to_uppercase()), value)));
+    entry.extend(
+        fields.into_iter().map(|(name, value)| (format!("SEPTWATCH_{}", name.to_uppercase()), value)),
+    );
     let entry: Vec<_> = entry.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
     let sent = journal::send(&host.journal, &entry);
     sent.map_err(super::file(&host.journal))?;
     Ok("on standard error and in the journal".to_owned())
 }
 
-fn fields(policy: &str, decision: &Decision, verdict: &Verdict, subject: &Subject) -> Vec<(&'static str, String)> {
+fn fields(
+    policy: &str,
+    decision: &Decision,
+    verdict: &Verdict,
+    subject: &Subject,
+) -> Vec<(&'static str, String)> {
     let hex = |number: u64| format!("{number:#x}");
     let failed = verdict.failed;
     let fields = [
@@ -101,11 +108,15 @@ mod tests {
         let mut entry = [0; 4096];
         let length = journal.recv(&mut entry).unwrap();
         let entry = String::from_utf8_lossy(&entry[..length]).into_owned();
-        for line in ["PRIORITY=2\n", "SEPTWATCH_VIOLATION=zap-failed\n", "SEPTWATCH_TD=3\n", "SEPTWATCH_PFN=0x1234\n"] {
+        for line in
+            ["PRIORITY=2\n", "SEPTWATCH_VIOLATION=zap-failed\n", "SEPTWATCH_TD=3\n", "SEPTWATCH_PFN=0x1234\n"]
+        {
             assert!(entry.contains(line), "{entry:?}");
         }
         assert!(entry.contains("SEPTWATCH_TD_NAME\n\t\0\0\0\0\0\0\0two\nlines\n"), "{entry:?}");
-        assert!(entry.starts_with("MESSAGE=violation=zap-failed confidence=certain td=3 td_name=\"two\\nlines\""));
+        assert!(
+            entry.starts_with("MESSAGE=violation=zap-failed confidence=certain td=3 td_name=\"two\\nlines\"")
+        );
         drop(journal);
         assert!(log(&host).is_err(), "nobody reads");
     }

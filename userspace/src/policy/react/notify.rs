@@ -111,7 +111,8 @@ fn command(words: &[String], message: &[u8], timeout: Duration) -> Told {
     let failed = |source| ReactError::File { path: program.clone(), source };
     let mut child = command.spawn().map_err(failed)?;
     let (sender, output) = mpsc::channel();
-    for pipe in [child.stdout.take().map(Pipe::Out), child.stderr.take().map(Pipe::Err)].into_iter().flatten() {
+    for pipe in [child.stdout.take().map(Pipe::Out), child.stderr.take().map(Pipe::Err)].into_iter().flatten()
+    {
         let sender = sender.clone();
         thread::spawn(move || sender.send(pipe.read()));
     }
@@ -131,9 +132,12 @@ fn command(words: &[String], message: &[u8], timeout: Duration) -> Told {
         printed.extend(some);
     }
     let printed = String::from_utf8_lossy(&printed).trim_end().to_owned();
-    let printed = if printed.is_empty() { "it printed nothing".to_owned() } else { format!("it printed: {printed}") };
+    let printed =
+        if printed.is_empty() { "it printed nothing".to_owned() } else { format!("it printed: {printed}") };
     if !ended {
-        return Err(ReactError::NotSeen(format!("{program} took more than {timeout:?} and was killed; {printed}")));
+        return Err(ReactError::NotSeen(format!(
+            "{program} took more than {timeout:?} and was killed; {printed}"
+        )));
     }
     if status.success() {
         return Ok(format!("{program} ended with 0; {printed}"));
@@ -159,8 +163,12 @@ impl Pipe {
         let mut kept = Vec::new();
         // What was read before an error is kept.
         let _ = match self {
-            Self::Out(mut pipe) => (&mut pipe).take(KEPT).read_to_end(&mut kept).and_then(|_| drain(&mut pipe)),
-            Self::Err(mut pipe) => (&mut pipe).take(KEPT).read_to_end(&mut kept).and_then(|_| drain(&mut pipe)),
+            Self::Out(mut pipe) => {
+                (&mut pipe).take(KEPT).read_to_end(&mut kept).and_then(|_| drain(&mut pipe))
+            }
+            Self::Err(mut pipe) => {
+                (&mut pipe).take(KEPT).read_to_end(&mut kept).and_then(|_| drain(&mut pipe))
+            }
         };
         kept
     }
@@ -224,7 +232,10 @@ fn tls() -> Result<ureq::tls::TlsConfig, ReactError> {
     let read = match named {
         Some(path) => std::fs::read(&path).map_err(super::file(&path))?,
         None => TRUSTED.iter().find_map(|path| std::fs::read(path).ok()).ok_or_else(|| {
-            ReactError::Refused(format!("no certificates that this host trusts: none of {}", TRUSTED.join(", ")))
+            ReactError::Refused(format!(
+                "no certificates that this host trusts: none of {}",
+                TRUSTED.join(", ")
+            ))
         })?,
     };
     let certificates: Vec<_> = ureq::tls::parse_pem(&read)
@@ -241,5 +252,32 @@ fn tls() -> Result<ureq::tls::TlsConfig, ReactError> {
 }
 
 #[cfg(test)]
-#[path = "notify_tests.rs"]
-mod tests;
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn run(words: &[&str], timeout: Duration) -> Told {
+        let words: Vec<_> = words.iter().map(|word| (*word).to_owned()).collect();
+        command(&words, b"{\"violation\":\"zap-failed\"}\n", timeout)
+    }
+
+    #[test]
+    fn a_command_gets_the_violation_and_no_shell_sees_its_words() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("it");
+        let took = run(&["/usr/bin/tee", file.to_str().unwrap(), "$(id)"], Duration::from_secs(5));
+        assert!(took.is_ok(), "{took:?}");
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "{\"violation\":\"zap-failed\"}\n");
+        let _ = std::fs::remove_file("$(id)");
+    }
+
+    #[test]
+    fn a_command_that_fails_or_takes_too_long_is_said_to() {
+        let failed = run(&["/bin/false"], Duration::from_secs(5)).unwrap_err().to_string();
+        assert!(failed.contains('1'), "{failed}");
+        let start = std::time::Instant::now();
+        assert!(run(&["/bin/sleep", "60"], Duration::from_millis(100)).is_err());
+        assert!(start.elapsed() < Duration::from_secs(10));
+        assert!(run(&["/no/such/program"], Duration::from_secs(1)).is_err());
+    }
+}

@@ -59,7 +59,10 @@ mod tests {
         tree(root.path(), &[("dev/kmsg", "")]);
         let error = panic(&host, "septwatch: why\nnot").unwrap_err();
         assert!(error.to_string().contains("proc/sysrq-trigger"), "{error}");
-        assert_eq!(fs::read_to_string(root.path().join("dev/kmsg")).unwrap(), "<0>septwatch: why?not: sysrq\n");
+        assert_eq!(
+            fs::read_to_string(root.path().join("dev/kmsg")).unwrap(),
+            "<0>septwatch: why?not: sysrq\n"
+        );
         tree(root.path(), &[("proc/sysrq-trigger", "")]);
         let error = panic(&host, &"\u{e9}".repeat(2000)).unwrap_err().to_string();
         assert!(error.ends_with("has taken it, and the host is still up"), "{error}");

@@ -28,9 +28,13 @@ pub fn quarantine(host: &Host, pfn: Option<u64>) -> Result<String, ReactError> {
     // The mark counts, not the answer: memory failure marks a frame first, and then may find it busy.
     let flags = host.proc.join("kpageflags");
     let mut entry = [0; size_of::<u64>()];
-    let read = File::open(&flags).and_then(|opened| opened.read_exact_at(&mut entry, pfn * size_of::<u64>() as u64));
+    let read =
+        File::open(&flags).and_then(|opened| opened.read_exact_at(&mut entry, pfn * size_of::<u64>() as u64));
     if let Err(error) = read {
-        return Err(ReactError::NotSeen(format!("{answer}; whether frame {pfn:#x} is marked is not seen: {}: {error}", flags.display())));
+        return Err(ReactError::NotSeen(format!(
+            "{answer}; whether frame {pfn:#x} is marked is not seen: {}: {error}",
+            flags.display()
+        )));
     }
     if u64::from_ne_bytes(entry) & HWPOISON == 0 {
         return Err(ReactError::NotSeen(format!("frame {pfn:#x} is not marked HWPoison; {answer}")));

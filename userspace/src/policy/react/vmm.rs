@@ -60,7 +60,9 @@ impl Vmm {
         let begun_ns = since_boot(subject.begun_ns);
         if stat.started_ns() > begun_ns {
             let later = Duration::from_nanos(stat.started_ns() - begun_ns);
-            return refused(format!("process {pid} began {later:?} after the TD: it is another with its VMM's number"));
+            return refused(format!(
+                "process {pid} began {later:?} after the TD: it is another with its VMM's number"
+            ));
         }
         if host.demo && pid != own && stat.parent != own.as_raw_nonzero().get() {
             return refused(format!("process {pid} is not the demo's own"));
@@ -197,7 +199,9 @@ pub(super) mod tests {
 
     /// /proc/PID/stat with these fields.
     pub(in super::super) fn stat(pid: u32, state: char, parent: u32, started: u64) -> String {
-        format!("{pid} (odd) name) {state} {parent} 1 1 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 {started} 100 200\n")
+        format!(
+            "{pid} (odd) name) {state} {parent} 1 1 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 {started} 100 200\n"
+        )
     }
 
     /// Writes files of a tree, and their folders.
@@ -247,7 +251,9 @@ pub(super) mod tests {
 
     #[test]
     fn nobody_the_process_itself_and_a_strangers_child_are_refused() {
-        let find = |host: &Host, tgid| Vmm::find(host, &Subject { tgid, begun_ns: u64::MAX / 2, ..Subject::default() });
+        let find = |host: &Host, tgid| {
+            Vmm::find(host, &Subject { tgid, begun_ns: u64::MAX / 2, ..Subject::default() })
+        };
         let host = Host::default();
         assert!(matches!(find(&host, None), Err(ReactError::Refused(_))));
         assert!(matches!(find(&host, Some(0)), Err(ReactError::Refused(_))));
