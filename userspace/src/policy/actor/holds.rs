@@ -225,7 +225,9 @@ impl Actor {
             kernel.release(td)?;
         }
         self.keeper.release(td, false).map_err(ReactError::Keeper)?;
-        (self.told.remove(&td), self.ready.remove(&td), self.in_spite.remove(&td));
+        self.told.remove(&td);
+        self.ready.remove(&td);
+        self.in_spite.remove(&td);
         Ok(released)
     }
 

@@ -277,4 +277,5 @@ fn now() -> u64 {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
 pub(super) mod tests;

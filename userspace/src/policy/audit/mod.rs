@@ -226,4 +226,5 @@ fn failed(path: &Path) -> impl Fn(io::Error) -> AuditError + Copy + '_ {
 }
 
 #[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
 mod tests;
