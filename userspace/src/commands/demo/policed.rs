@@ -84,8 +84,8 @@ impl Policed {
     /// A scenario begins.
     pub fn act(&mut self, stand_in: StandIn) {
         self.stand_in = Some(stand_in);
-        (self.steps.clear(), self.stopped.take(), self.still.take());
-        (self.freed, self.alerted) = (0, false);
+        self.steps.clear();
+        (self.freed, self.stopped, self.alerted, self.still) = (0, None, false, None);
     }
 
     /// Takes note of what arrived.

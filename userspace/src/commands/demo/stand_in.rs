@@ -111,7 +111,7 @@ impl StandIn {
     ///
     /// # Errors
     /// No process can be made.
-    pub fn start(acts: &Act, said: Arc<Said>) -> Result<(Self, oneshot::Receiver<Result<Outcome>>)> {
+    pub(super) fn start(acts: &Act, said: Arc<Said>) -> Result<(Self, oneshot::Receiver<Result<Outcome>>)> {
         let mut command = Command::new("/proc/self/exe");
         command.arg("demo-stand-in").stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().context("the demo's stand-in cannot be started")?;
