@@ -1,7 +1,9 @@
 //! Putting the programs where they belong, and taking them away.
 
+mod error;
+
 use std::{
-    fs, io,
+    fs,
     os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd},
     path::Path,
 };
@@ -16,81 +18,18 @@ use aya::{
 };
 use aya_obj::generated::bpf_attach_type;
 use septwatch_common::Leaf;
-use thiserror::Error;
 
 use super::{
     bpf::{self, BpfError},
     btf::Module,
     mapped::locate,
-    pins::{PinError, Pins, own},
+    pins::{Pins, own},
     plan::{Binding, Bound},
     points::PointSpec,
     relocated::{Code, Relocated},
 };
 
-/// A program cannot be attached.
-#[derive(Debug, Error)]
-pub enum AttachError {
-    /// The object has no such program.
-    #[error("the eBPF object has no program {0}")]
-    Missing(String),
-    /// The kernel refuses it.
-    #[error("{hook}: the program cannot be attached")]
-    Refused {
-        /// The function or tracepoint.
-        hook: String,
-        /// Why, with the verifier's words if it was the verifier.
-        #[source]
-        source: ProgramError,
-    },
-    /// The kernel refuses it, or the link to it.
-    #[error("{hook}: the program cannot be attached")]
-    Raw {
-        /// The function or tracepoint.
-        hook: String,
-        /// Why, with the verifier's words if it was the verifier.
-        #[source]
-        source: BpfError,
-    },
-    /// The kernel is too old to give a descriptor for it.
-    #[error("{hook}: the link has no descriptor")]
-    Link {
-        /// The function.
-        hook: String,
-        /// Why.
-        #[source]
-        source: LinkError,
-    },
-    /// It cannot be pinned.
-    #[error("{hook}: the link cannot be pinned")]
-    LinkPin {
-        /// The function.
-        hook: String,
-        /// Why.
-        #[source]
-        source: aya::pin::PinError,
-    },
-    /// It cannot be pinned.
-    #[error(transparent)]
-    Pin(#[from] PinError),
-    /// The file that holds a function of this process is not to be found.
-    #[error("{hook}: no mapping of this process holds its address {address:#x}")]
-    NotMapped {
-        /// The function.
-        hook: String,
-        /// Where it should be.
-        address: u64,
-    },
-    /// /proc cannot be read.
-    #[error("{path}")]
-    Proc {
-        /// Which file.
-        path: String,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-}
+pub use error::AttachError;
 
 /// The kernel's name of the function that makes a SEAMCALL, for the leaves that have a hook.
 pub const fn function(leaf: Leaf) -> Option<&'static str> {

@@ -1,5 +1,8 @@
 //! The programs in the kernel as a source of events: rings, counters, the ledger itself.
 
+mod allocations;
+mod attaching;
+
 use std::{
     io,
     os::fd::{AsFd as _, OwnedFd},
@@ -10,8 +13,8 @@ use aya::{
     maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
 };
 use septwatch_common::{
-    Leaf, Life, Line, Suspect, Td,
-    config::{CHUNK, Control, Counters, HOOKED, Produced},
+    Life, Line, Suspect, Td,
+    config::{CHUNK, Control, Counters, Produced},
     react::{Held, QuickRule},
 };
 use thiserror::Error;
@@ -20,10 +23,7 @@ use crate::{
     hooks::{
         attach::{self, AttachError, Attached},
         load::{self, LoadError, Settings},
-        pins::{Note, Pins},
-        plan::{Binding, Plan},
-        points::POINT_HOOKS,
-        reactions::Needs,
+        pins::Pins,
         relocated::{self, Relocated},
     },
     source::{
@@ -33,14 +33,14 @@ use crate::{
     },
 };
 
+use allocations::ALLOC;
+pub use allocations::Allocations;
+
 /// Maps that userspace reads.
 const MAPS: [&str; 13] = [
     "VITAL", "PAGES", "COUNTERS", "CONTROL", "LEDGER", "WINDOWS", "TDS", "QUICK", "TD_RULES", "HELD",
     "CRASH", "CORDON", "CORDONED",
 ];
-
-/// The tracepoint that is attached only while a window is open, or about to.
-const ALLOC: &str = "mm_page_alloc";
 
 /// The programs cannot be read.
 #[derive(Debug, Error)]
@@ -102,37 +102,6 @@ pub struct Kernel {
     tds: Array<MapData, TdPod>,
     alloc: Option<OwnedFd>,
     reactions: Reactions,
-}
-
-/// What allocations are watched with.
-pub struct Allocations<'a> {
-    attached: &'a Attached,
-    link: &'a mut Option<OwnedFd>,
-}
-
-impl Allocations<'_> {
-    /// As [`Kernel::watch_allocations`].
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    pub fn watch(&mut self, on: bool) -> Result<(), KernelError> {
-        if on == self.link.is_some() {
-            return Ok(());
-        }
-        let pins = self.attached.pins();
-        if let Some(pins) = pins {
-            pins.drop_link(ALLOC);
-        }
-        *self.link = None;
-        if on {
-            let link = self.attached.open_tracepoint(ALLOC)?;
-            if let Some(pins) = pins {
-                pins.link(ALLOC, link.as_fd()).map_err(AttachError::from)?;
-            }
-            *self.link = Some(link);
-        }
-        Ok(())
-    }
 }
 
 pub(super) fn map_error(name: &'static str) -> impl FnOnce(MapError) -> KernelError {
@@ -238,112 +207,6 @@ impl Kernel {
     /// No more descriptors.
     pub fn wake_up(&self) -> io::Result<OwnedFd> {
         self.vital.as_fd().try_clone_to_owned()
-    }
-
-    /// Attaches the programs that see frames come back: before anything that lends frames is attached.
-    ///
-    /// # Errors
-    /// The kernel refuses one.
-    pub fn attach_releases(&mut self) -> Result<(), KernelError> {
-        for tracepoint in ["mm_filemap_delete_from_page_cache", "mm_page_free", "mm_page_free_batched"] {
-            let ebpf = self.ebpf.as_mut().ok_or(LoadError::Missing("programs"))?;
-            self.attached.tracepoint(ebpf, tracepoint)?;
-        }
-        Ok(())
-    }
-
-    /// Attaches the programs that a policy needs beside those of the ledger: after [`Self::attach_releases`], before
-    /// [`Self::attach_functions`]. One that cannot be attached is handed to `without`, by the reaction's name.
-    ///
-    /// # Errors
-    /// There is no object to attach them from.
-    pub fn attach_reactions(
-        &mut self,
-        plan: &Plan,
-        needs: Needs,
-        mut without: impl FnMut(&'static str, AttachError),
-    ) -> Result<(), KernelError> {
-        let Self { relocated, attached, .. } = self;
-        let relocated = relocated.as_ref().ok_or(LoadError::Missing("programs"))?;
-        if needs.panic
-            && let Err(error) = attached.crash(relocated, plan)
-        {
-            without("panic", error);
-        }
-        if needs.hold
-            && let Err(error) = attached.refuse_fallocate(relocated, plan)
-        {
-            without("hold", error);
-        }
-        if needs.cordon
-            && let Err(error) = attached.refuse_create_vm(relocated, plan)
-        {
-            without("cordon", error);
-        }
-        Ok(())
-    }
-
-    /// Attaches the hooks of a plan at functions of the kernel, with `latency` those that take the time of SEAMCALLs as
-    /// well. One that cannot be attached though it was planned, and
-    /// without which verdicts say less but nothing false, is handed to `without`.
-    ///
-    /// # Errors
-    /// The kernel refuses one that every verdict needs.
-    pub fn attach_functions(
-        &mut self,
-        plan: &Plan,
-        btf: &Btf,
-        latency: bool,
-        mut without: impl FnMut(&'static str, AttachError),
-    ) -> Result<usize, KernelError> {
-        let Self { ebpf, relocated, attached, .. } = self;
-        let (Some(ebpf), Some(relocated)) = (ebpf.as_mut(), relocated.take()) else {
-            return Err(LoadError::Missing("programs").into());
-        };
-        let mut count = 0;
-        // KVM's own functions first: what they tell is for what the SEAMCALLs then find.
-        for spec in &POINT_HOOKS {
-            let Some(bound) = plan.hook(spec.hook).and_then(|hook| hook.bound()) else { continue };
-            match attached.point(ebpf, &relocated, spec, bound) {
-                Ok(()) => count += 1,
-                Err(error) => without(spec.hook, error),
-            }
-        }
-        for leaf in HOOKED {
-            let hook = attach::function(leaf).and_then(|name| plan.hook(name));
-            let Some(bound) = hook.and_then(|hook| hook.bound()) else { continue };
-            match bound.binding {
-                Binding::Kprobe => attached.kprobe(ebpf, &bound.function)?,
-                _ => {
-                    attached.fexit(ebpf, &bound.function, btf)?;
-                    if latency {
-                        attached.entry_time(&relocated, bound)?;
-                    }
-                }
-            }
-            count += 1;
-        }
-        Ok(count)
-    }
-
-    /// Attaches to functions of this process.
-    ///
-    /// # Errors
-    /// The kernel refuses one.
-    pub fn attach_own(&mut self, functions: &[(Leaf, u64)]) -> Result<(), KernelError> {
-        let ebpf = self.ebpf.as_mut().ok_or(LoadError::Missing("programs"))?;
-        Ok(self.attached.own_functions(ebpf, functions)?)
-    }
-
-    /// Everything is attached: from now on another process can take over, if this one dies.
-    ///
-    /// # Errors
-    /// It cannot be written down.
-    pub fn complete(&self, note: &Note) -> Result<(), KernelError> {
-        match self.attached.pins() {
-            Some(pins) => Ok(pins.complete(note).map_err(AttachError::from)?),
-            None => Ok(()),
-        }
     }
 
     /// Watches allocations from now on, or no more: on a host where nothing is wrong they cost nothing.

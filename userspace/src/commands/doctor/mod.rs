@@ -2,6 +2,7 @@
 //! judges; how that reads is in `render`. It changes nothing on the host beyond the moment of trying a program.
 
 mod compare;
+mod followed;
 mod render;
 
 use std::{
@@ -10,6 +11,7 @@ use std::{
 };
 
 pub use compare::Comparison;
+pub use followed::Followed;
 use serde::Serialize;
 
 use crate::commands::exit;
@@ -17,6 +19,7 @@ use crate::hooks::{
     btf::{Btf, BtfError, KernelBtf, Module, SYSFS},
     host::{Allowed, Host, Probe, Tdx},
     lock::Lock,
+    means::Means,
     pins::Pins,
     plan::{Missing, Plan, State, btf_names, plan, symbol_names},
     symbols::Symbols,
@@ -57,12 +60,17 @@ pub struct Report {
     pub btf: BtfReport,
     /// The hooks, None without BTF.
     pub plan: Option<Plan>,
+    /// What reactions can count on, None without BTF.
+    pub reactions: Option<Means>,
     /// What the ledger would take.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ledger: Option<Ledger>,
     /// The ledger that runs on this host, if one does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub running: Option<Running>,
+    /// The policy that it follows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub followed: Option<Followed>,
     /// Whether `septwatch demo` can run: `works`, or why not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub demo: Option<Probe>,
@@ -190,9 +198,11 @@ impl Report {
             verdict,
             host: None,
             btf: BtfReport::new(&btf),
+            reactions: Some(Means::of(&plan, None)),
             plan: Some(plan),
             ledger: None,
             running: None,
+            followed: None,
             demo: None,
         })
     }
@@ -234,7 +244,9 @@ impl Report {
             hooks: note.hooks,
             reader: Lock::holder(),
         });
-        Self { verdict, host: Some(host), btf, plan, ledger, running, demo: Some(demo) }
+        let reactions = plan.as_ref().map(|plan| Means::of(plan, Some(&host)));
+        let followed = Followed::running();
+        Self { verdict, host: Some(host), btf, plan, reactions, ledger, running, followed, demo: Some(demo) }
     }
 }
 

@@ -2,9 +2,10 @@
 
 use std::fmt;
 
-use super::{Report, Running, Types};
+use super::{Followed, Report, Running, Types};
 use crate::hooks::{
     host::{Allowed, Cgroup, Host, Lockdown, Probe, Tdx},
+    means::Means,
     plan::{Hook, PageToPfn, Plan, State},
     table::Need,
 };
@@ -43,6 +44,15 @@ impl fmt::Display for Report {
         }
         if let Some(plan) = &self.plan {
             render_plan(f, plan)?;
+        }
+        if let Some(means) = &self.reactions {
+            render_means(f, means)?;
+        }
+        if let Some(Followed { policy, armed, gaps, held }) = &self.followed {
+            let policy = policy.as_deref().unwrap_or("not known");
+            let armed = if *armed { "armed" } else { "not armed" };
+            row(f, "policy", format_args!("{policy}, {armed}; {} TDs are held", held.len()))?;
+            gaps.iter().try_for_each(|gap| item(f, "without", gap))?;
         }
         match &self.demo {
             Some(Probe::Refused(why)) => row(f, "demo", format_args!("cannot run: {why}"))?,
@@ -172,6 +182,26 @@ fn render_plan(f: &mut fmt::Formatter<'_>, plan: &Plan) -> fmt::Result {
     let bound = plan.hooks.iter().filter(|hook| hook.bound().is_some()).count();
     row(f, "hooks", format_args!("{bound} of {} bound", plan.hooks.len()))?;
     plan.hooks.iter().try_for_each(|hook| render_hook(f, hook))
+}
+
+fn render_means(f: &mut fmt::Formatter<'_>, means: &Means) -> fmt::Result {
+    let each = [
+        ("refuse fallocate", &means.refuse_fallocate),
+        ("pin inodes", &means.pin_inodes),
+        ("refuse new VMs", &means.refuse_create_vm),
+        ("crash_kexec", &means.crash_kexec),
+        ("crash kernel", &means.crash_kernel),
+        ("sysrq", &means.sysrq),
+        ("hard offline", &means.hard_offline),
+        ("freezer", &means.freezer),
+    ];
+    let usable = each.iter().filter(|(_, probe)| probe.usable()).count();
+    row(f, "reactions", format_args!("{usable} of {} means", each.len()))?;
+    each.iter().try_for_each(|(name, probe)| match probe {
+        Probe::Works => item(f, name, "works"),
+        Probe::Assumed => item(f, name, "assumed"),
+        Probe::Refused(why) => item(f, name, format_args!("no: {why}")),
+    })
 }
 
 fn render_hook(f: &mut fmt::Formatter<'_>, hook: &Hook) -> fmt::Result {
