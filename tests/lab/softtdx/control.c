@@ -9,7 +9,7 @@
  *   owned	one line per frame that a TD owns
  *   frames	frames that the allocator took or gave while a TD owned them
  *   calls	the SEAMCALLs
- *   watch	write a TD's number: its guest's pages of now are watched; read
+ *   watch	write a TD's number: the frames of its guest are watched; read
  *		how many they are, and how many the allocator took back since
  *   selftest	reading it tests the module (selftest.c)
  */

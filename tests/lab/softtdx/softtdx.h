@@ -219,6 +219,7 @@ void truth_show_owned(struct seq_file *m);
 void truth_show_state(struct seq_file *m);
 void truth_show_watch(struct seq_file *m);
 void truth_watch(u32 td);
+void truth_given(unsigned long pfn, const struct td *td);
 
 /* selftest.c */
 void selftest_run(struct seq_file *m);

@@ -53,8 +53,12 @@ static struct {
 
 static DEFINE_RAW_SPINLOCK(frames_lock);
 
-/* One bit per frame: it is watched; it came back to the allocator since. */
+/*
+ * One bit per frame: it is watched, for it held a page of this TD's guest; it
+ * came back to the allocator since.
+ */
 static unsigned long *watched, *back;
+static u32 watched_td;
 
 static const char *const frame_names[] = {
 	[FRAME_FREED] = "freed-while-owned",
@@ -177,21 +181,29 @@ void truth_reset(void)
 	truth_watch(0);
 }
 
-/* Watches the pages that this TD's guest has now, and no others; 0: none. */
+/* Watches the frames of this TD's guest, of now and later, and no others; 0: none. */
 void truth_watch(u32 td)
 {
 	unsigned long pfn, flags;
 
+	raw_spin_lock_irqsave(&softtdx_lock, flags);
+	watched_td = td;
 	memset(watched, 0, watch_bytes());
 	memset(back, 0, watch_bytes());
 	for (pfn = 0; td && pfn < pamt_nr_pages(); pfn++) {
 		struct pamt_entry *page = pamt_of(pfn);
 
-		raw_spin_lock_irqsave(&softtdx_lock, flags);
 		if (page->pt == PAMT_REG && pamt_owner(page)->seq == td)
 			set_bit(pfn, watched);
-		raw_spin_unlock_irqrestore(&softtdx_lock, flags);
 	}
+	raw_spin_unlock_irqrestore(&softtdx_lock, flags);
+}
+
+/* The lock is held. */
+void truth_given(unsigned long pfn, const struct td *td)
+{
+	if (watched_td && td->seq == watched_td)
+		set_bit(pfn, watched);
 }
 
 static const char *const lie_marks[] = {

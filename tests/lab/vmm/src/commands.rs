@@ -17,7 +17,7 @@
 //! | `poison NAME PAGE` | a memory failure in the frame that holds this page |
 //! | `poisoned NAME PAGE` | whether the kernel has that frame marked HWPoison |
 //! | `create-vm TYPE` | KVM_CREATE_VM of this type; the VM is closed again |
-//! | `watch NAME`, `back` | watch the frames that hold the pages of a TD's guest; which of them came back since |
+//! | `watch NAME`, `back` | watch the frames of a TD's guest, of now and later; which of them came back since |
 //! | `stress NAME OPERATIONS SEED` | random faults, conversions and punches |
 //! | `drip NAME PAGE MS FILE` | punch page after page, one every so many milliseconds, until the file is there |
 //! | `destroy NAME`, `exit` | close all of a TD's descriptors; leave the process |

@@ -103,7 +103,7 @@ pub fn frame_of(td: u32, gpa: u64) -> Result<u64> {
     frame.with_context(|| format!("no pfn in `{line}`"))
 }
 
-/// Watches the frames that hold the pages of a TD's guest now, and no others.
+/// Watches the frames of a TD's guest, of now and later, and no others.
 ///
 /// # Errors
 /// The module is not there.
