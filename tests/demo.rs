@@ -62,6 +62,7 @@ scenarios! {
     clean: "clean" => [], nothing_more;
     busy: "busy" => [], each_step_was_busy_once;
     zap_failed: "zap-failed" => [("zap-failed", 1)], nothing_more;
+    zap_failed_punch: "zap-failed-punch" => [("freed-while-blocked", 1), ("zap-failed", 1)], nothing_more;
     freed_while_mapped: "freed-while-mapped" => [("freed-while-mapped", 1)], no_zap_was_tried;
     freed_while_blocked: "freed-while-blocked" => [("freed-while-blocked", 1)], nothing_more;
     freed_unflushed: "freed-unflushed" => [("freed-unflushed", 1)], nothing_more;

@@ -151,6 +151,10 @@ pub struct Control {
     pub suspect: u64,
     /// 1: page records are wanted.
     pub record_pages: u64,
+    /// Rules that the programs follow: so many of the first of [`crate::react::QuickRule`].
+    pub quick_rules: u64,
+    /// 1: a TD may be held, by userspace.
+    pub holds: u64,
 }
 
 /// The SEAMCALL leaves that have a hook.

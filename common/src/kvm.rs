@@ -57,10 +57,18 @@ pub enum Member {
     MappingHost = 9,
     /// `struct vm_fault::page`
     VmFaultPage = 10,
+    /// `struct file::f_op`
+    FileFOp = 11,
+    /// `struct file_operations::fallocate`
+    FopFallocate = 12,
+    /// `struct file::private_data`
+    FilePrivateData = 13,
+    /// `struct inode::i_rdev`, `dev_t` of 32 bits.
+    InodeIRdev = 14,
 }
 
 /// Members that are looked up.
-pub const MEMBERS: usize = 11;
+pub const MEMBERS: usize = 15;
 
 /// "This kernel has no such member."
 pub const NO_MEMBER: u32 = u32::MAX;

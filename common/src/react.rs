@@ -73,6 +73,9 @@ pub struct Held {
 /// [`Held::rule`]: no rule of the kernel side's.
 pub const BY_AGENT: u32 = u32::MAX;
 
+/// Number of the helper that stands, in the programs, for the kfunc `crash_kexec`: no kernel has it.
+pub const CRASH_KEXEC: usize = 0x7eed;
+
 /// How a [`CrashNote`] begins, so that it is found in a dump of memory.
 pub const CRASH_MAGIC: [u8; 16] = *b"septwatch-panic\n";
 

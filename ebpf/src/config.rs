@@ -42,6 +42,15 @@ static MEMBER_OFFSETS: [u32; MEMBERS] = [NO_MEMBER; MEMBERS];
 #[unsafe(no_mangle)]
 static ZAP_TAKES_PFN: Global<u8> = Global::new(0);
 
+/// Address of `kvm_gmem_fallocate`; 0 where it is not known.
+#[unsafe(no_mangle)]
+static GMEM_FALLOCATE: Global<u64> = Global::new(0);
+
+#[inline(always)]
+pub fn gmem_fallocate() -> u64 {
+    GMEM_FALLOCATE.load()
+}
+
 /// 1: somebody wants to know how long SEAMCALLs take.
 #[unsafe(no_mangle)]
 static LATENCY: Global<u8> = Global::new(0);
@@ -107,6 +116,12 @@ pub fn member(base: u64, member: Member) -> Option<u64> {
 pub fn read_kernel<T>(address: u64) -> Option<T> {
     // SAFETY: the helper checks the address; every caller asks for a plain number.
     unsafe { helpers::bpf_probe_read_kernel(address as *const T) }.ok()
+}
+
+/// Reads a pointer or a number of 8 bytes that a member holds.
+#[inline(always)]
+pub fn word(base: u64, wanted: Member) -> Option<u64> {
+    read_kernel(member(base, wanted)?)
 }
 
 /// The frame of a `struct page`.

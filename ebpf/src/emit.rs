@@ -21,6 +21,7 @@ use septwatch_common::{
 use crate::{
     atomic,
     maps::{LET_GO, PAGES, TDS, VITAL, control, counters},
+    react,
     task::{self, Task},
 };
 
@@ -103,9 +104,11 @@ pub fn vm_life(record: &Td, stage: VmStage, now_ns: u64) {
     entry.submit(u64::from(BPF_RB_FORCE_WAKEUP));
 }
 
-/// A violation, with the stacks of the running task.
+/// A violation, with the stacks of the running task. What is to be done at once is done before anything is told: whether
+/// there is room for a record or not.
 #[inline(always)]
 pub fn violation(ctx: *mut c_void, hook: u8, finding: &Finding, now_ns: u64) {
+    react::react(finding, now_ns);
     let Some(counters) = counters() else { return };
     // The verifier cannot know that the number is below 14, and the compiler does: black_box keeps the comparison.
     let number_of_it = black_box(finding.violation as usize);

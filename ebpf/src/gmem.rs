@@ -16,7 +16,8 @@ use septwatch_common::{
 };
 
 use crate::{
-    config, emit,
+    config::{self, word},
+    emit,
     kvm::tdr_of,
     maps::{Doing, GMEM_OPS, LET_GO},
     point,
@@ -30,12 +31,6 @@ const FALLOC_FL_PUNCH_HOLE: u64 = 2;
 
 /// `VM_FAULT_LOCKED` (include/linux/mm_types.h): the fault has its page.
 const VM_FAULT_LOCKED: u64 = 0x200;
-
-/// Reads a pointer or number that a member holds.
-#[inline(always)]
-fn word(base: u64, member: Member) -> Option<u64> {
-    config::read_kernel(config::member(base, member)?)
-}
 
 #[inline(always)]
 fn begins(op: GmemOp, inode: u64) -> Option<()> {

@@ -19,13 +19,16 @@ macro_rules! debug {
 
 mod atomic;
 mod config;
+mod crash;
 mod emit;
 mod gmem;
 mod kvm;
 mod latency;
+mod lsm;
 mod maps;
 mod pages;
 mod point;
+mod react;
 mod seamcalls;
 mod steps;
 mod store;

@@ -10,6 +10,7 @@ use septwatch_common::{
     config::{
         CHUNK, Control, Counters, MAX_ENTERED, MAX_GMEM_OPS, MAX_LET_GO, MAX_TDS, MAX_WINDOWS, MAX_ZAPS,
     },
+    react::{Cordon, Cordoned, CrashNote, Held, MAX_HELD, QUICK_RULES, QuickRule, TdRules},
     wire::{LetGo, SeamcallOk, ViolationEvent},
     zap::{Zap, ZapKey},
 };
@@ -63,6 +64,8 @@ pub struct Shared {
     pub tds: u64,
     /// Reasons for doubt about every TD.
     pub suspect: u64,
+    /// 1: a program has held a TD.
+    pub holds: u64,
 }
 #[btf_map]
 pub static SHARED: Array<Shared, 1> = Array::new();
@@ -106,6 +109,26 @@ pub struct Entered {
 #[btf_map]
 pub static ENTERED: HashMap<u64, Entered, { MAX_ENTERED as usize }, { BPF_F_NO_PREALLOC as usize }> =
     HashMap::new();
+
+/// Rules that the programs follow.
+#[btf_map]
+pub static QUICK: Array<QuickRule, { QUICK_RULES as usize }> = Array::new();
+/// By a TD's number: which of them it is chosen for.
+#[btf_map]
+pub static TD_RULES: HashMap<u64, TdRules, { MAX_TDS as usize }> = HashMap::new();
+/// By a TD's number: those that are held.
+#[btf_map]
+pub static HELD: HashMap<u64, Held, { MAX_HELD as usize }> = HashMap::new();
+/// Why the host is to go down.
+#[btf_map]
+pub static CRASH: Array<CrashNote, 1> = Array::new();
+/// What `crash_kexec` may read as registers, `struct pt_regs`: nothing that it would need is known there.
+#[btf_map]
+pub static NO_REGISTERS: Array<[u64; 32], 1> = Array::new();
+#[btf_map]
+pub static CORDON: Array<Cordon, 1> = Array::new();
+#[btf_map]
+pub static CORDONED: Array<Cordoned, 1> = Array::new();
 
 #[inline(always)]
 pub fn counters() -> Option<*mut Counters> {

@@ -32,8 +32,9 @@ pub trait At {
     }
 }
 
+/// An argument of a function that a trampoline calls programs for.
 #[inline(always)]
-fn traced(ctx: *mut c_void, n: u8) -> Option<u64> {
+pub fn traced(ctx: *mut c_void, n: u8) -> Option<u64> {
     let mut value = 0;
     // The helper, because arguments read from the context are typed pointers, with which nobody may compute.
     // SAFETY: `value` is valid for writing.

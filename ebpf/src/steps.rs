@@ -10,7 +10,10 @@ use septwatch_common::{
     tracker::{self, Finding},
 };
 
-use crate::store::{self, Maps};
+use crate::{
+    react,
+    store::{self, Maps},
+};
 
 /// An index of a TD as a number; 0: none.
 #[inline(always)]
@@ -105,4 +108,18 @@ extern "C" fn step_allocation(pfn: u64, now_ns: u64, out: *mut Finding) -> u32 {
     // SAFETY: null or `allocation`'s.
     let Some(out) = (unsafe { out.as_mut() }) else { return 0 };
     u32::from(tracker::allocation(&mut Maps, pfn, now_ns, out))
+}
+
+#[inline(always)]
+pub fn follow_rules(finding: &Finding, rules: u32, now_ns: u64) {
+    step_follow_rules(finding, rules, now_ns);
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn step_follow_rules(finding: *const Finding, rules: u32, now_ns: u64) -> u32 {
+    // SAFETY: null or `follow_rules`'.
+    let Some(finding) = (unsafe { finding.as_ref() }) else { return 0 };
+    react::follow(finding, rules, now_ns);
+    0
 }

@@ -16,7 +16,10 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
 };
 
-use crate::{hooks::load::CHUNK_BYTES, source::open::Options};
+use crate::{
+    hooks::{load::CHUNK_BYTES, reactions::Needs},
+    source::open::Options,
+};
 
 /// A size in bytes: a number, or one with K, M or G.
 pub fn size(text: &str) -> Result<u64, String> {
@@ -110,6 +113,7 @@ impl Watching {
             log_level: self.bpf_log.map_or(0, |level| level as u8),
             kprobes: false,
             latency: self.latency,
+            reactions: Needs::default(),
         }
     }
 

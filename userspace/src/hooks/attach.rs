@@ -25,7 +25,7 @@ use super::{
     pins::{PinError, Pins, own},
     plan::{Binding, Bound},
     points::PointSpec,
-    relocated::Relocated,
+    relocated::{Code, Relocated},
 };
 
 /// A program cannot be attached.
@@ -286,10 +286,7 @@ impl Attached {
                 None => Ok(()),
             };
         }
-        let module = match bound.module {
-            Module::Vmlinux => None,
-            module => Some(bpf::module_btf(module.name()).map_err(not_attached(function))?),
-        };
+        let module = module_of(bound)?;
         let returns = spec.at_return.map(|stem| (format!("{stem}_fexit"), bpf_attach_type::BPF_TRACE_FEXIT));
         let entries = spec.entry.map(|stem| (format!("{stem}_fentry"), bpf_attach_type::BPF_TRACE_FENTRY));
         for (name, attach_type) in returns.into_iter().chain(entries) {
@@ -318,13 +315,22 @@ impl Attached {
         module: Option<BorrowedFd<'_>>,
         bound: &Bound,
     ) -> Result<(), AttachError> {
-        let function = &bound.function;
-        let (instructions, license) =
+        let Code { instructions, license, types } =
             relocated.program(name).ok_or_else(|| AttachError::Missing(name.to_owned()))?;
-        let program =
-            bpf::Tracing { name, instructions, license, attach_type, module, function: bound.btf_id };
-        let program = program.load().map_err(not_attached(function))?;
-        let link = bpf::attach(program.as_fd(), None).map_err(not_attached(function))?;
+        let function = bound.btf_id;
+        let program = bpf::Tracing { name, instructions, license, types, attach_type, module, function };
+        self.load_and_attach(&program, keep_as, &bound.function)
+    }
+
+    /// Puts a program into the kernel and attaches it; errors name `hook`.
+    pub(super) fn load_and_attach(
+        &mut self,
+        program: &bpf::Tracing<'_>,
+        keep_as: &str,
+        hook: &str,
+    ) -> Result<(), AttachError> {
+        let program = program.load().map_err(not_attached(hook))?;
+        let link = bpf::attach(program.as_fd(), None).map_err(not_attached(hook))?;
         self.keep_program(keep_as, &program)?;
         self.keep_link(keep_as, link)
     }
@@ -382,6 +388,14 @@ impl Attached {
         }
         Ok(missed)
     }
+}
+
+/// BTF of the module that has the function; none for vmlinux.
+pub(super) fn module_of(bound: &Bound) -> Result<Option<OwnedFd>, AttachError> {
+    Ok(match bound.module {
+        Module::Vmlinux => None,
+        module => Some(bpf::module_btf(module.name()).map_err(not_attached(&bound.function))?),
+    })
 }
 
 impl Drop for Attached {

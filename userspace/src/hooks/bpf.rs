@@ -14,7 +14,7 @@ use std::{
 };
 
 use aya_obj::generated::{
-    bpf_attach_type, bpf_attr, bpf_btf_info, bpf_cmd, bpf_insn, bpf_prog_type::BPF_PROG_TYPE_TRACING,
+    bpf_attach_type, bpf_attr, bpf_btf_info, bpf_cmd, bpf_func_info, bpf_insn, bpf_prog_type,
 };
 
 /// Bytes of the verifier's words that go into an error: its last ones.
@@ -56,7 +56,17 @@ fn descriptor(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
-/// A program for the entry or the return of a function.
+/// The types of a program's functions.
+#[derive(Clone, Copy)]
+pub struct Types<'a> {
+    /// The object's own BTF.
+    pub btf: BorrowedFd<'a>,
+    /// Which function is where.
+    pub functions: &'a [bpf_func_info],
+}
+
+/// A program for a point of the kernel that BTF describes: the entry or the return of a function, a tracepoint, a security
+/// hook.
 pub struct Tracing<'a> {
     /// The program's name.
     pub name: &'a str,
@@ -64,11 +74,13 @@ pub struct Tracing<'a> {
     pub instructions: &'a [bpf_insn],
     /// Its licence.
     pub license: &'a CStr,
-    /// Entry or return.
+    /// What its functions are: needed by those that call others, or lend one to a helper.
+    pub types: Option<Types<'a>>,
+    /// What kind of point: it decides the kind of program.
     pub attach_type: bpf_attach_type,
     /// BTF of the module that has the function; none for vmlinux.
     pub module: Option<BorrowedFd<'a>>,
-    /// The function's id in it.
+    /// The id in it, of the function or of the tracepoint's typedef.
     pub function: u32,
 }
 
@@ -92,7 +104,11 @@ impl Tracing<'_> {
         let mut attr = zeroed();
         // SAFETY: the field of the union that PROG_LOAD reads; all of it is zero.
         let load = unsafe { &mut attr.__bindgen_anon_3 };
-        load.prog_type = BPF_PROG_TYPE_TRACING as u32;
+        let kind = match self.attach_type {
+            bpf_attach_type::BPF_LSM_MAC => bpf_prog_type::BPF_PROG_TYPE_LSM,
+            _ => bpf_prog_type::BPF_PROG_TYPE_TRACING,
+        };
+        load.prog_type = kind as u32;
         load.expected_attach_type = self.attach_type as u32;
         load.insns = self.instructions.as_ptr() as u64;
         load.insn_cnt = u32::try_from(self.instructions.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
@@ -103,6 +119,12 @@ impl Tracing<'_> {
         }
         load.attach_btf_id = self.function;
         load.__bindgen_anon_1.attach_btf_obj_fd = self.module.map_or(0, |btf| btf.as_raw_fd() as u32);
+        if let Some(Types { btf, functions }) = self.types {
+            load.prog_btf_fd = btf.as_raw_fd() as u32;
+            load.func_info = functions.as_ptr() as u64;
+            load.func_info_cnt = functions.len() as u32;
+            load.func_info_rec_size = size_of::<bpf_func_info>() as u32;
+        }
         if !log.is_empty() {
             load.log_level = 1;
             load.log_size = log.len() as u32;
@@ -110,6 +132,19 @@ impl Tracing<'_> {
         }
         descriptor(bpf_cmd::BPF_PROG_LOAD, &mut attr)
     }
+}
+
+/// Puts types into the kernel, in the format that the object has them in.
+///
+/// # Errors
+/// The kernel does not take them.
+pub fn load_btf(types: &[u8]) -> Result<OwnedFd, BpfError> {
+    let mut attr = zeroed();
+    // SAFETY: the field of the union that BTF_LOAD reads; all of it is zero.
+    let load = unsafe { &mut attr.__bindgen_anon_7 };
+    load.btf = types.as_ptr() as u64;
+    load.btf_size = types.len() as u32;
+    descriptor(bpf_cmd::BPF_BTF_LOAD, &mut attr).map_err(refused("BTF_LOAD"))
 }
 
 /// Attaches a program where it belongs: to the function that it was loaded for, or to the raw tracepoint of this name.

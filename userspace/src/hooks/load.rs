@@ -83,6 +83,8 @@ pub struct Settings {
     pub members: [u32; MEMBERS],
     /// Whether KVM's zapping function is given the frame itself, not an entry of the mirror page table.
     pub zap_takes_pfn: bool,
+    /// Address of `kvm_gmem_fallocate`; 0 where it is not known.
+    pub gmem_fallocate: u64,
     /// Frames of System RAM.
     pub frames: u64,
     /// Most memory that the ledger may take, in bytes; `None` is what all frames would need.
@@ -107,6 +109,12 @@ pub enum LoadError {
     /// The object cannot be read a second time.
     #[error("the eBPF object cannot be read: {0}")]
     Parse(#[from] aya_obj::ParseError),
+    /// Its types cannot be put right.
+    #[error("the types of the eBPF object: {0}")]
+    Types(#[from] aya_obj::btf::BtfError),
+    /// The kernel does not take them.
+    #[error("the types of the eBPF object: {0}")]
+    Btf(#[from] super::bpf::BpfError),
     /// Its programs cannot be put together.
     #[error("the eBPF object cannot be linked: {0}")]
     Link(#[from] aya_obj::relocation::EbpfRelocationError),
@@ -176,6 +184,7 @@ pub fn load(settings: &Settings, btf: Option<&Btf>) -> Result<Ebpf, LoadError> {
         .override_global("POINT_ARGS", &points[..], true)
         .override_global("MEMBER_OFFSETS", &members[..], true)
         .override_global("ZAP_TAKES_PFN", &takes_pfn, true)
+        .override_global("GMEM_FALLOCATE", &settings.gmem_fallocate, true)
         .override_global("LATENCY", &latency, true);
     if settings.log_level != 0 {
         loader.map_max_entries(LOGS, LOG_BYTES).override_global("AYA_LOG_LEVEL", &settings.log_level, true);

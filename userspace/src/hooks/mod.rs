@@ -3,7 +3,7 @@
 //! nothing in here knows what becomes of the events.
 
 pub mod attach;
-mod bpf;
+pub mod bpf;
 pub mod btf;
 pub mod calibrate;
 pub mod host;
@@ -15,6 +15,7 @@ pub mod offsets;
 pub mod pins;
 pub mod plan;
 pub mod points;
+pub mod reactions;
 pub(crate) mod relocated;
 mod role;
 pub mod shape;

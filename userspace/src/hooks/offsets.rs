@@ -76,6 +76,14 @@ offsets! {
     address_space_host: Vmlinux [("address_space", "host")];
     /// `struct vm_fault::page`.
     vm_fault_page: Vmlinux [("vm_fault", "page")];
+    /// `struct file::f_op`: which file is a guest_memfd.
+    file_f_op: Vmlinux [("file", "f_op")];
+    /// `struct file_operations::fallocate`.
+    file_operations_fallocate: Vmlinux [("file_operations", "fallocate")];
+    /// `struct file::private_data`: of a guest_memfd, what binds it to its VM.
+    file_private_data: Vmlinux [("file", "private_data")];
+    /// `struct inode::i_rdev`: which file is /dev/kvm.
+    inode_i_rdev: Vmlinux [("inode", "i_rdev")];
 }
 
 impl Offsets {
@@ -95,6 +103,10 @@ impl Offsets {
             (Member::FolioRefcount, self.folio_refcount),
             (Member::MappingHost, self.address_space_host),
             (Member::VmFaultPage, self.vm_fault_page),
+            (Member::FileFOp, self.file_f_op),
+            (Member::FopFallocate, self.file_operations_fallocate),
+            (Member::FilePrivateData, self.file_private_data),
+            (Member::InodeIRdev, self.inode_i_rdev),
         ] {
             members[member as usize] = offset.unwrap_or(NO_MEMBER);
         }

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     bpf::{self, BpfError},
     lock::RUN,
+    reactions::Needs,
 };
 
 /// Where the kernel shows objects under names.
@@ -65,6 +66,8 @@ pub struct Note {
     pub attached: usize,
     /// Whether the programs measure how long SEAMCALLs take.
     pub latency: bool,
+    /// Reactions whose programs are attached.
+    pub reactions: Needs,
 }
 
 /// A folder of pins.
@@ -72,6 +75,13 @@ pub struct Note {
 pub struct Pins {
     folder: PathBuf,
     note: PathBuf,
+}
+
+impl Note {
+    /// Of this version's programs.
+    pub fn new(hooks: usize, attached: usize, latency: bool, reactions: Needs) -> Self {
+        Self { programs: PROGRAMS.to_owned(), hooks, attached, latency, reactions }
+    }
 }
 
 impl Pins {
@@ -181,9 +191,8 @@ impl Pins {
     ///
     /// # Errors
     /// The note cannot be written.
-    pub fn complete(&self, hooks: usize, attached: usize, latency: bool) -> Result<(), PinError> {
-        let note = Note { programs: PROGRAMS.to_owned(), hooks, attached, latency };
-        let text = serde_json::to_string(&note).map_err(|error| failed(&self.note)(error.into()))?;
+    pub fn complete(&self, note: &Note) -> Result<(), PinError> {
+        let text = serde_json::to_string(note).map_err(|error| failed(&self.note)(error.into()))?;
         // Whole or not at all.
         let part = self.note.with_extension("part");
         fs::write(&part, text).map_err(failed(&part))?;

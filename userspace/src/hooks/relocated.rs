@@ -3,16 +3,33 @@
 use std::{
     collections::HashSet,
     ffi::CStr,
-    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, RawFd},
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd},
 };
 
 use aya::{Ebpf, maps::Map};
-use aya_obj::{Object, generated::bpf_insn};
+use aya_obj::{Object, btf::BtfFeatures, generated::bpf_insn};
 
-use super::load::{self, LOGS, LoadError};
+use super::{
+    bpf::{self, Types},
+    load::{self, LOGS, LoadError},
+};
 
 /// The object, linked against maps that are there.
-pub struct Relocated(Object);
+pub struct Relocated {
+    object: Object,
+    /// Its own types, in the kernel.
+    btf: Option<OwnedFd>,
+}
+
+/// A program of it.
+pub struct Code<'a> {
+    /// Its instructions.
+    pub instructions: &'a [bpf_insn],
+    /// Its licence.
+    pub license: &'a CStr,
+    /// What its functions are.
+    pub types: Option<Types<'a>>,
+}
 
 impl Relocated {
     /// Links it against the maps of `ebpf`, of which none may have been taken yet.
@@ -21,6 +38,12 @@ impl Relocated {
     /// A map is missing: the object and this binary do not belong together.
     pub fn against(ebpf: &Ebpf) -> Result<Self, LoadError> {
         let mut object = Object::parse(load::object(ebpf.map(LOGS).is_some()))?;
+        // Kernels with TDX know every kind of type that the object has.
+        let every_kind = BtfFeatures::new(true, true, true, true, true, true, true, true);
+        let btf = match object.fixup_and_sanitize_btf(&every_kind)? {
+            Some(types) => Some(bpf::load_btf(&types.to_bytes())?),
+            None => None,
+        };
         let definitions: Vec<_> = object.maps.drain().collect();
         let mut maps: Vec<(&str, RawFd, &aya_obj::Map)> = Vec::new();
         for (name, definition) in &definitions {
@@ -30,14 +53,16 @@ impl Relocated {
         let sections: HashSet<usize> = object.functions.keys().map(|(section, _)| *section).collect();
         object.relocate_maps(maps.into_iter(), &sections)?;
         object.relocate_calls(&sections)?;
-        Ok(Self(object))
+        Ok(Self { object, btf })
     }
 
-    /// Instructions and licence of a program.
-    pub fn program(&self, name: &str) -> Option<(&[bpf_insn], &CStr)> {
-        let program = self.0.programs.get(name)?;
-        let function = self.0.functions.get(&program.function_key())?;
-        Some((&function.instructions, &program.license))
+    /// A program, by its name.
+    pub fn program(&self, name: &str) -> Option<Code<'_>> {
+        let program = self.object.programs.get(name)?;
+        let function = self.object.functions.get(&program.function_key())?;
+        let functions = &function.func_info.func_info[..];
+        let types = self.btf.as_ref().map(|btf| Types { btf: btf.as_fd(), functions });
+        Some(Code { instructions: &function.instructions, license: &program.license, types })
     }
 }
 

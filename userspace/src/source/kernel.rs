@@ -12,6 +12,7 @@ use aya::{
 use septwatch_common::{
     Leaf, Life, Line, Suspect, Td,
     config::{CHUNK, Control, Counters, HOOKED, Produced},
+    react::QuickRule,
 };
 use thiserror::Error;
 
@@ -19,19 +20,24 @@ use crate::{
     hooks::{
         attach::{self, AttachError, Attached},
         load::{self, LoadError, Settings},
-        pins::Pins,
+        pins::{Note, Pins},
         plan::{Binding, Plan},
         points::POINT_HOOKS,
+        reactions::Needs,
         relocated::{self, Relocated},
     },
     source::{
         counters,
         event::{Event, WireError},
+        reactions::Reactions,
     },
 };
 
 /// Maps that userspace reads.
-const MAPS: [&str; 7] = ["VITAL", "PAGES", "COUNTERS", "CONTROL", "LEDGER", "WINDOWS", "TDS"];
+const MAPS: [&str; 13] = [
+    "VITAL", "PAGES", "COUNTERS", "CONTROL", "LEDGER", "WINDOWS", "TDS", "QUICK", "TD_RULES", "HELD",
+    "CRASH", "CORDON", "CORDONED",
+];
 
 /// The tracepoint that is attached only while a window is open, or about to.
 const ALLOC: &str = "mm_page_alloc";
@@ -95,6 +101,7 @@ pub struct Kernel {
     windows: HashMap<MapData, u64, u64>,
     tds: Array<MapData, TdPod>,
     alloc: Option<OwnedFd>,
+    reactions: Reactions,
 }
 
 /// What allocations are watched with.
@@ -128,11 +135,11 @@ impl Allocations<'_> {
     }
 }
 
-fn map_error(name: &'static str) -> impl FnOnce(MapError) -> KernelError {
+pub(super) fn map_error(name: &'static str) -> impl FnOnce(MapError) -> KernelError {
     move |source| KernelError::Map { name, source }
 }
 
-fn typed<M>(name: &'static str, map: Option<Map>) -> Result<M, KernelError>
+pub(super) fn typed<M>(name: &'static str, map: Option<Map>) -> Result<M, KernelError>
 where
     M: TryFrom<Map, Error = MapError>,
 {
@@ -200,6 +207,7 @@ impl Kernel {
             ledger: typed("LEDGER", map("LEDGER"))?,
             windows: typed("WINDOWS", map("WINDOWS"))?,
             tds: typed("TDS", map("TDS"))?,
+            reactions: Reactions::of(&mut map)?,
             alloc: None,
         })
     }
@@ -240,6 +248,37 @@ impl Kernel {
         for tracepoint in ["mm_filemap_delete_from_page_cache", "mm_page_free", "mm_page_free_batched"] {
             let ebpf = self.ebpf.as_mut().ok_or(LoadError::Missing("programs"))?;
             self.attached.tracepoint(ebpf, tracepoint)?;
+        }
+        Ok(())
+    }
+
+    /// Attaches the programs that a policy needs beside those of the ledger: after [`Self::attach_releases`], before
+    /// [`Self::attach_functions`]. One that cannot be attached is handed to `without`, by the reaction's name.
+    ///
+    /// # Errors
+    /// There is no object to attach them from.
+    pub fn attach_reactions(
+        &mut self,
+        plan: &Plan,
+        needs: Needs,
+        mut without: impl FnMut(&'static str, AttachError),
+    ) -> Result<(), KernelError> {
+        let Self { relocated, attached, .. } = self;
+        let relocated = relocated.as_ref().ok_or(LoadError::Missing("programs"))?;
+        if needs.panic
+            && let Err(error) = attached.crash(relocated, plan)
+        {
+            without("panic", error);
+        }
+        if needs.hold
+            && let Err(error) = attached.refuse_fallocate(relocated, plan)
+        {
+            without("hold", error);
+        }
+        if needs.cordon
+            && let Err(error) = attached.refuse_create_vm(relocated, plan)
+        {
+            without("cordon", error);
         }
         Ok(())
     }
@@ -300,9 +339,9 @@ impl Kernel {
     ///
     /// # Errors
     /// It cannot be written down.
-    pub fn complete(&self, hooks: usize, attached: usize, latency: bool) -> Result<(), KernelError> {
+    pub fn complete(&self, note: &Note) -> Result<(), KernelError> {
         match self.attached.pins() {
-            Some(pins) => Ok(pins.complete(hooks, attached, latency).map_err(AttachError::from)?),
+            Some(pins) => Ok(pins.complete(note).map_err(AttachError::from)?),
             None => Ok(()),
         }
     }
@@ -335,6 +374,25 @@ impl Kernel {
     /// The map cannot be written.
     pub fn doubt(&mut self, reason: Suspect) -> Result<(), KernelError> {
         self.control.suspect |= u64::from(reason.0);
+        self.tell()
+    }
+
+    /// What the kernel side does by itself about violations.
+    pub fn reactions(&mut self) -> &mut Reactions {
+        &mut self.reactions
+    }
+
+    /// Tells the programs how many rules they have to follow, and whether userspace may have held a TD.
+    ///
+    /// # Errors
+    /// The map cannot be written.
+    pub fn follow(&mut self, rules: &[QuickRule], holds: bool) -> Result<(), KernelError> {
+        // None while they change: half of one policy and half of another is neither.
+        self.control.quick_rules = 0;
+        self.tell()?;
+        let rules = self.reactions.rules(rules)?;
+        self.control.quick_rules = rules;
+        self.control.holds = u64::from(holds);
         self.tell()
     }
 

@@ -7,4 +7,5 @@ pub mod demo;
 pub mod event;
 pub mod kernel;
 pub mod open;
+pub mod reactions;
 pub mod session;

@@ -24,6 +24,7 @@ use crate::hooks::{
     pins::{Note, Pins},
     plan::{self, PageToPfn, Plan, State},
     points,
+    reactions::Needs,
     shape::{LevelUnit, PageUnit, Role, Shape as PlanShape},
     symbols::{SymbolError, Symbols},
     table::Need,
@@ -42,6 +43,8 @@ pub struct Options {
     pub kprobes: bool,
     /// Measure how long SEAMCALLs take, at the price of a second program at each of their functions.
     pub latency: bool,
+    /// Attach what a policy needs.
+    pub reactions: Needs,
 }
 
 /// The programs cannot be attached on this host.
@@ -129,6 +132,7 @@ pub fn demo(shape: module::Shape, options: &Options) -> Result<(Kernel, module::
         points: [[NO_ARGUMENT; 4]; POINTS],
         members: Offsets::resolve(&types)?.members(),
         zap_takes_pfn: false,
+        gmem_fallocate: 0,
         frames: Memory::running()?.frames(),
         ledger_limit: options.ledger_limit,
         rings: options.rings,
@@ -167,6 +171,8 @@ pub struct Opened {
     /// Whether the programs measure how long SEAMCALLs take: with a ledger that was taken over, whether they were
     /// attached so.
     pub latency: bool,
+    /// Reactions whose programs are attached.
+    pub reactions: Needs,
     /// The plan that was followed; none where the programs were attached by another process.
     pub plan: Option<Plan>,
 }
@@ -192,12 +198,19 @@ pub fn plan_for(options: &Options) -> Result<Plan, OpenError> {
 pub fn live(options: &Options) -> Result<(Kernel, Opened), OpenError> {
     check_capabilities()?;
     // What cannot be taken over is removed below, like that of another version.
-    if let Some((pins, Note { hooks, attached, latency, .. })) = Pins::left()
+    if let Some((pins, Note { hooks, attached, latency, reactions, .. })) = Pins::left()
         && let Ok(kernel) = Kernel::take_over(pins)
     {
-        let not_attached = Vec::new();
-        let opened =
-            Opened { hooks, attached, not_attached, taken_over: true, replaced: false, latency, plan: None };
+        let opened = Opened {
+            hooks,
+            attached,
+            not_attached: Vec::new(),
+            taken_over: true,
+            replaced: false,
+            latency,
+            reactions,
+            plan: None,
+        };
         return Ok((kernel, opened));
     }
     let plan = plan_for(options)?;
@@ -235,6 +248,7 @@ pub fn live(options: &Options) -> Result<(Kernel, Opened), OpenError> {
         points: points::args(&plan),
         members: plan.offsets.members(),
         zap_takes_pfn: points::zap_takes_pfn(&plan),
+        gmem_fallocate: plan.targets.gmem_fallocate.unwrap_or(0),
         frames: Memory::running()?.frames(),
         ledger_limit: options.ledger_limit,
         rings: options.rings,
@@ -247,15 +261,24 @@ pub fn live(options: &Options) -> Result<(Kernel, Opened), OpenError> {
     };
     let mut kernel = Kernel::load(&settings, Some(&btf), pins)?;
     kernel.attach_releases()?;
-    let (latency, mut not_attached) = (options.latency, Vec::new());
+    let (latency, mut reactions, mut not_attached) = (options.latency, options.reactions, Vec::new());
+    kernel.attach_reactions(&plan, reactions, |reaction, error| {
+        match reaction {
+            "hold" => reactions.hold = false,
+            "cordon" => reactions.cordon = false,
+            _ => reactions.panic = false,
+        }
+        not_attached.push((reaction, error));
+    })?;
     // mm_page_alloc is loaded, and attached when a frame comes back too early.
     let tracepoints = plan.hooks.iter().filter(|hook| hook.name.starts_with("mm_")).count();
     let functions =
         kernel.attach_functions(&plan, &btf, latency, |hook, error| not_attached.push((hook, error)))?;
     let (hooks, attached) = (plan.hooks.len(), tracepoints + functions);
-    kernel.complete(hooks, attached, latency)?;
+    kernel.complete(&Note::new(hooks, attached, latency, reactions))?;
     let plan = Some(plan);
-    Ok((kernel, Opened { hooks, attached, not_attached, taken_over: false, replaced, latency, plan }))
+    let taken_over = false;
+    Ok((kernel, Opened { hooks, attached, not_attached, taken_over, replaced, latency, reactions, plan }))
 }
 
 /// A shape of the plan as the programs take it.

@@ -3,6 +3,7 @@
 
 mod oracle;
 mod show;
+pub mod stand_in;
 
 use std::{
     io::Write,
@@ -17,6 +18,7 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow};
 use septwatch_common::Line;
+use serde::{Deserialize, Serialize};
 use tokio::{sync::oneshot, time};
 
 use super::{Interrupts, exit, recording, watching};
@@ -31,8 +33,8 @@ use crate::{
     },
     source::{
         demo::{
-            module::{self, PageKind},
-            scenarios::{self, Acted, SCENARIOS, Scenario, Stage},
+            module,
+            scenarios::{self, SCENARIOS, Scenario, Stage},
             vmm::now_ns,
         },
         event::Event,
@@ -41,7 +43,7 @@ use crate::{
     },
     view::stack::{KernelSymbols, Places},
 };
-use oracle::Comparison;
+use oracle::{Caused, Comparison};
 use show::Show;
 
 /// Without an argument: a guided tour.
@@ -102,10 +104,11 @@ fn scenario_names() -> clap::builder::PossibleValuesParser {
 }
 
 /// What came of one scenario.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Outcome {
-    acted: Acted,
-    /// Pages that the module owns at the end.
-    owned: Vec<(u64, PageKind)>,
+    caused: Caused,
+    /// Frames that the module owns at the end.
+    owned: Vec<u64>,
 }
 
 /// Runs the command.
@@ -189,12 +192,14 @@ impl Demo<'_> {
         let mut show = Show::new(args.json, scenario);
         let said = Arc::new(Mutex::new(Vec::new()));
         let alert = Arc::new(AtomicBool::new(false));
-        let (config, seed) = (*config, args.seed);
+        let acted = Act { scenario, config: *config, seed: args.seed, one_more };
         let outcome = {
             let (saying, told) = (Arc::clone(&said), Arc::clone(&alert));
             let (done, finished) = oneshot::channel();
             thread::Builder::new().name("septwatch-demo".to_owned()).spawn(move || {
-                let _ = done.send(act(scenario, config, seed, one_more, &saying, &told));
+                let say = |time_ns, text: &str| keep(&saying, time_ns, text);
+                // Nobody stops this VMM: it is a thread of the watcher.
+                let _ = done.send(act(&acted, &say, &told, &AtomicBool::new(false)));
             })?;
             let mut watched =
                 Watched { show: &mut show, recording: recording.as_mut(), said: &said, steps: 0 };
@@ -207,7 +212,7 @@ impl Demo<'_> {
         // A tour is one observation: what came before is not this scenario's.
         let mut counted = standing.counters.violations;
         counted.iter_mut().zip(before).for_each(|(counted, before)| *counted -= before);
-        let comparison = oracle::compare(&outcome.acted, show.verdicts(), counted);
+        let comparison = oracle::compare(&outcome.caused, show.verdicts(), counted);
         let said = std::mem::take(&mut *said.lock().unwrap_or_else(PoisonError::into_inner));
         show.print(said, &comparison, &standing, &latencies, ledger_agrees, out)?;
         Ok(comparison.is_equal() && ledger_agrees && is_accounted_for(&standing))
@@ -219,26 +224,36 @@ fn is_accounted_for(standing: &Standing) -> bool {
 }
 
 /// Whether the ledger's open lines are the pages that the module owns.
-fn agrees(open: &[(u64, Line)], owned: &[(u64, PageKind)]) -> bool {
-    let open = open.iter().map(|(pfn, _)| *pfn);
-    open.eq(owned.iter().map(|(pfn, _)| *pfn))
+fn agrees(open: &[(u64, Line)], owned: &[u64]) -> bool {
+    open.iter().map(|(pfn, _)| pfn).eq(owned)
 }
 
 type Said = Mutex<Vec<(u64, String)>>;
 
-/// The actors' thread.
-fn act(
-    scenario: &Scenario,
+/// Keeps what was said, with its time in ns of CLOCK_MONOTONIC.
+fn keep(said: &Said, time_ns: u64, text: &str) {
+    said.lock().unwrap_or_else(PoisonError::into_inner).push((time_ns, text.to_owned()));
+}
+
+/// What is acted out, and how.
+struct Act {
+    scenario: &'static Scenario,
     config: module::Config,
     seed: u64,
     one_more: bool,
-    said: &Said,
+}
+
+/// The actors' thread. `alert`: frames that come back are watched for. `mend`: the VMM was told what is wrong.
+fn act(
+    act: &Act,
+    say: &(dyn Fn(u64, &str) + Sync),
     alert: &AtomicBool,
+    mend: &AtomicBool,
 ) -> Result<Outcome> {
+    let Act { scenario, config, seed, one_more } = *act;
     let host = scenario.host(config).context("the demo's host")?;
-    let say = |text: &str| {
-        said.lock().unwrap_or_else(PoisonError::into_inner).push((now_ns(), text.to_owned()));
-    };
+    let say = |text: &str| say(now_ns(), text);
+    let told_to_mend = || mend.load(Ordering::Acquire);
     let pause = || {
         // As a VMM would be gone for 8 ms; on a busy machine the watcher may need longer to be woken.
         let mut waited = 0;
@@ -247,13 +262,13 @@ fn act(
             waited += 1;
         }
     };
-    let stage = Stage { host: &host, say: &say, pause: &pause, seed };
+    let stage = Stage { host: &host, say: &say, pause: &pause, told_to_mend: &told_to_mend, seed };
     let acted = scenario.act(&stage).context("the scenario cannot be acted out")?;
     if one_more {
         scenarios::one_more(&stage).context("one more fault")?;
     }
-    let owned = host.module().owned().into_iter().map(|owned| (owned.pfn, owned.kind)).collect();
-    Ok(Outcome { acted, owned })
+    let owned = host.module().owned().into_iter().map(|owned| owned.pfn).collect();
+    Ok(Outcome { caused: Caused::of(&acted), owned })
 }
 
 /// Takes events in until the actors are done and everything has arrived. None: interrupted.

@@ -4,22 +4,22 @@
 use std::collections::BTreeMap;
 
 use septwatch_common::{Leaf, Violation};
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
 use crate::{
     model::verdict::Verdict,
     source::demo::{
         module::{Frame, PageKind, status},
-        scenarios::{Acted, Reused},
+        scenarios::Acted,
         vmm::{Truth, What},
     },
 };
 
 /// By what an expectation and a finding are recognised as the same.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Key {
     /// Name of the violation.
-    #[serde(serialize_with = "name")]
+    #[serde(serialize_with = "name", deserialize_with = "named")]
     pub violation: Violation,
     /// Frame of the TD's TDR.
     pub tdr_pfn: u64,
@@ -31,6 +31,37 @@ pub struct Key {
 
 fn name<S: serde::Serializer>(violation: &Violation, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(violation.name())
+}
+
+fn named<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Violation, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    Violation::from_name(&name).ok_or_else(|| D::Error::custom(format!("no violation is called {name}")))
+}
+
+/// What was caused, as far as findings are held against it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Caused {
+    /// What must be found.
+    pub keys: Vec<Key>,
+    /// Frames that were freed too early: who is given one then is not the demo's to say.
+    pub freed_early: Vec<u64>,
+    /// Frames of which the scenario itself knows that they were reused.
+    pub reused: Vec<u64>,
+}
+
+impl Caused {
+    /// By what was acted out.
+    pub fn of(acted: &Acted) -> Self {
+        let freed_early = acted.truths.iter().filter_map(|truth| match truth.what {
+            What::Freed { pfn, state, .. } if state != Frame::Free => Some(pfn),
+            _ => None,
+        });
+        Self {
+            keys: acted.truths.iter().filter_map(expected).collect(),
+            freed_early: freed_early.collect(),
+            reused: acted.reused.iter().map(|reused| reused.pfn).collect(),
+        }
+    }
 }
 
 /// A row of the table: one kind of violation.
@@ -114,7 +145,7 @@ fn expected(truth: &Truth) -> Option<Key> {
 }
 
 /// Holds the verdicts against what the demo caused. `counted` is what the kernel side counted, by number.
-pub fn compare(acted: &Acted, verdicts: &[Verdict], counted: [u64; Violation::ALL.len()]) -> Comparison {
+pub fn compare(caused: &Caused, verdicts: &[Verdict], counted: [u64; Violation::ALL.len()]) -> Comparison {
     let mut open: BTreeMap<Key, u64> = BTreeMap::new();
     let mut rows: BTreeMap<Violation, Row> = BTreeMap::new();
     fn row(rows: &mut BTreeMap<Violation, Row>, violation: Violation) -> &mut Row {
@@ -126,16 +157,12 @@ pub fn compare(acted: &Acted, verdicts: &[Verdict], counted: [u64; Violation::AL
             consequences: 0,
         })
     }
-    for key in acted.truths.iter().filter_map(expected) {
+    for key in &caused.keys {
         row(&mut rows, key.violation).expected += 1;
-        *open.entry(key).or_default() += 1;
+        *open.entry(key.clone()).or_default() += 1;
     }
-    let freed_early = |pfn| {
-        acted.truths.iter().any(|truth| {
-            matches!(truth.what, What::Freed { pfn: freed, state, .. } if freed == pfn && state != Frame::Free)
-        })
-    };
-    let mut reused: Vec<Reused> = acted.reused.clone();
+    let freed_early = |pfn| caused.freed_early.contains(&pfn);
+    let mut reused = caused.reused.clone();
     let expected_reuses = reused.len() as u64;
     if expected_reuses != 0 {
         row(&mut rows, Violation::ReusedWhileMapped).expected = expected_reuses;
@@ -145,7 +172,7 @@ pub fn compare(acted: &Acted, verdicts: &[Verdict], counted: [u64; Violation::AL
         let row = row(&mut rows, verdict.violation);
         row.found += 1;
         if verdict.violation == Violation::ReusedWhileMapped {
-            match reused.iter().position(|reused| Some(reused.pfn) == verdict.pfn) {
+            match reused.iter().position(|reused| Some(*reused) == verdict.pfn) {
                 Some(at) => {
                     reused.remove(at);
                     continue;
@@ -168,10 +195,10 @@ pub fn compare(acted: &Acted, verdicts: &[Verdict], counted: [u64; Violation::AL
     }
     let mut missing: Vec<_> =
         open.into_iter().flat_map(|(key, count)| std::iter::repeat_n(key, count as usize)).collect();
-    missing.extend(reused.into_iter().map(|reused| Key {
+    missing.extend(reused.into_iter().map(|pfn| Key {
         violation: Violation::ReusedWhileMapped,
         tdr_pfn: 0,
-        pfn: Some(reused.pfn),
+        pfn: Some(pfn),
         gfn: None,
     }));
     Comparison { rows: rows.into_values().collect(), missing, unexpected }

@@ -176,6 +176,7 @@ fn capabilities() -> Vec<Capability> {
             "addresses of symbols: page to pfn without calibration",
         ),
         row("CAP_SYS_PTRACE", CapabilitySet::SYS_PTRACE, false, "what a process with a guest_memfd has open"),
+        row("CAP_SYS_BOOT", CapabilitySet::SYS_BOOT, false, "the reaction `panic` from within the kernel"),
         row("CAP_SYS_RESOURCE", CapabilitySet::SYS_RESOURCE, false, "lifting the limit of locked memory"),
     ]
 }

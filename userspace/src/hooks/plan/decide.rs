@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::{Binding, Bound, Hook, Missing, PageToPfn, Plan, State};
+use super::{Binding, Bound, Hook, Missing, PageToPfn, Plan, State, Targets};
 use crate::hooks::{
     btf::{Btf, BtfError, KernelBtf, Kind, Module},
     host::{Allowed, Probe},
@@ -15,13 +15,17 @@ use crate::hooks::{
 /// The data symbol that holds the address of frame 0's `struct page`.
 const VMEMMAP_BASE: &str = "vmemmap_base";
 
+/// Functions of vmlinux that reactions need, in the order of [`Targets`].
+const TARGETS: [&str; 4] =
+    ["bpf_lsm_file_permission", "bpf_lsm_file_ioctl", "bpf_lsm_file_ioctl_compat", "crash_kexec"];
+
 /// Every name that [`plan`] looks for in BTF.
 pub fn btf_names() -> HashSet<&'static str> {
     let functions = HOOKS.iter().flat_map(|hook| match hook.place {
         Place::Function(_, candidates) => candidates.iter().map(|candidate| candidate.function).collect(),
         Place::Tracepoint { typedef, .. } => vec![typedef],
     });
-    functions.chain(Offsets::STRUCTURES.iter().copied()).chain(Allowed::NAMES).collect()
+    functions.chain(Offsets::STRUCTURES.iter().copied()).chain(Allowed::NAMES).chain(TARGETS).collect()
 }
 
 /// Every name that [`plan`] looks for in the symbols.
@@ -50,7 +54,11 @@ pub fn plan(btf: &KernelBtf, symbols: Option<&Symbols>, allowed: &Allowed) -> Re
             Ok(Hook { name, purpose, need, lost, state })
         })
         .collect::<Result<_, BtfError>>()?;
-    Ok(Plan { hooks, offsets: Offsets::resolve(btf)?, page_to_pfn: planner.page_to_pfn() })
+    let [file_permission, file_ioctl, file_ioctl_compat, crash_kexec] =
+        TARGETS.map(|name| btf.vmlinux.named(Kind::Func, name).next());
+    let gmem_fallocate = symbols.and_then(|symbols| symbols.address("kvm_gmem_fallocate"));
+    let targets = Targets { file_permission, file_ioctl, file_ioctl_compat, crash_kexec, gmem_fallocate };
+    Ok(Plan { hooks, offsets: Offsets::resolve(btf)?, page_to_pfn: planner.page_to_pfn(), targets })
 }
 
 struct Planner<'a> {

@@ -25,6 +25,24 @@ pub struct Plan {
     pub offsets: Offsets,
     /// How a `struct page *` becomes a pfn.
     pub page_to_pfn: PageToPfn,
+    /// What reactions are attached to, or call.
+    #[serde(skip)]
+    pub targets: Targets,
+}
+
+/// What reactions are attached to, or call: ids in the BTF of vmlinux. None: this kernel does not have it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Targets {
+    /// `bpf_lsm_file_permission`
+    pub file_permission: Option<u32>,
+    /// `bpf_lsm_file_ioctl`
+    pub file_ioctl: Option<u32>,
+    /// `bpf_lsm_file_ioctl_compat`
+    pub file_ioctl_compat: Option<u32>,
+    /// `crash_kexec`
+    pub crash_kexec: Option<u32>,
+    /// Address of `kvm_gmem_fallocate`: by it, a guest_memfd is recognised.
+    pub gmem_fallocate: Option<u64>,
 }
 
 /// A hook on one kernel.

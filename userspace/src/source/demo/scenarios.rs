@@ -35,6 +35,8 @@ pub struct Stage<'a> {
     /// Waits as long as a VMM takes from one system call to the next: 8 ms were seen between a failing conversion and
     /// the punch after it.
     pub pause: &'a (dyn Fn() + Sync),
+    /// Whether somebody stopped the VMM in between, and wants it to leave things as they are.
+    pub told_to_mend: &'a (dyn Fn() -> bool + Sync),
     /// Decides what a storm does.
     pub seed: u64,
 }
@@ -69,6 +71,7 @@ scenarios! {
     "clean" clean true "the whole life of a TD, nothing wrong";
     "busy" busy true "SEAMCALLs that answer BUSY and succeed when tried again: normal traffic";
     "zap-failed" zap_failed true "REMOVE fails during a conversion; the page is kept";
+    "zap-failed-punch" zap_failed_punch true "REMOVE fails, and the VMM, which does not know, punches the page out";
     "freed-while-mapped" freed_while_mapped true "a page is punched out without being zapped";
     "freed-while-blocked" freed_while_blocked true "a page is punched out after BLOCK and TRACK, without REMOVE";
     "freed-unflushed" freed_unflushed true "a page is punched out after REMOVE, without WBINVD";
@@ -182,6 +185,24 @@ fn zap_failed(stage: &Stage<'_>) -> Result<Acted, VmmError> {
     fail(stage, Leaf::MemPageRemove, status::EPT_ENTRY_STATE_INCORRECT | status::operand::RCX);
     td.zap(FIRST_GFN + 1, 1, Steps::ALL)?;
     (stage.say)("KVM gives the zap up. The page is still the guest_memfd's, and still the TD's.");
+    end(stage, td)?;
+    Ok(Acted::default())
+}
+
+fn zap_failed_punch(stage: &Stage<'_>) -> Result<Acted, VmmError> {
+    (stage.say)("A TD runs. One of its pages becomes shared, and the module refuses REMOVE.");
+    let mut td = running(stage, 2)?;
+    fail(stage, Leaf::MemPageRemove, status::EPT_ENTRY_STATE_INCORRECT | status::operand::RCX);
+    td.zap(FIRST_GFN + 1, 1, Steps::ALL)?;
+    (stage.pause)();
+    if (stage.told_to_mend)() {
+        (stage.say)("The VMM goes on, told what happened: it leaves the page where it is.");
+    } else {
+        (stage.say)(
+            "The VMM does not know, and punches the page out: the page allocator gets a page of the TD.",
+        );
+        td.punch(FIRST_GFN + 1, 1, Steps::ALL)?;
+    }
     end(stage, td)?;
     Ok(Acted::default())
 }

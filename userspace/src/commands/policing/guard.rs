@@ -1,0 +1,388 @@
+//! A policy at work: what arrives goes by here, and what is decided about it is carried out.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use serde_json::{Value, json};
+use septwatch_common::{Life, react::QuickRule};
+
+use super::{Policing, Prepared, needs, side::Side};
+use crate::{
+    hooks::{lock::RUN, means::Means, reactions::Needs},
+    model::verdict::Verdict,
+    policy::{
+        actor::Actor,
+        audit::{Audit, Step, Who},
+        control::{Asked, Control, Request},
+        engine::{Armed, Engine},
+        explain::gaps::Gap,
+        quick,
+        react::host::Host,
+        subject::Subject,
+    },
+    recording::header::Clock,
+    source::{event::Event, session::Session},
+};
+
+/// How often guest_memfd that are to be pinned are looked for, and limits are handed to the kernel side.
+const TEND: Duration = Duration::from_secs(1);
+
+/// TDs that are remembered beyond those that the model knows.
+const SUBJECTS: usize = 8192;
+
+/// A policy at work.
+pub struct Guard {
+    engine: Engine,
+    actor: Actor,
+    control: Option<Control>,
+    from: String,
+    flags: Policing,
+    means: Means,
+    gaps: Vec<Gap>,
+    attached: Needs,
+    subjects: BTreeMap<u32, Subject>,
+    /// What the kernel side follows.
+    following: Vec<QuickRule>,
+    /// What arrived and was not reacted to yet.
+    seen: Vec<Seen>,
+    tended: Instant,
+}
+
+/// Something that arrived and that a policy wants to know of.
+pub enum Seen {
+    /// A TD reached this stage.
+    Life(u32, Life),
+    /// A violation.
+    Violation(Box<Verdict>),
+}
+
+impl Seen {
+    /// What of an event a policy wants to know.
+    pub fn of(event: &Event, verdict: Option<&Verdict>) -> Option<Self> {
+        match (event, verdict) {
+            (_, Some(verdict)) => Some(Self::Violation(Box::new(verdict.clone()))),
+            (Event::Life(life), None) => Some(Self::Life(life.id, Life::from_number(life.life)?)),
+            _ => None,
+        }
+    }
+}
+
+impl Guard {
+    /// Begins to follow a policy; `attached` are the programs of reactions that are. Inside of a runtime where others may
+    /// ask for things by the control socket.
+    ///
+    /// # Errors
+    /// The audit log cannot be written, or the kernel side not be told.
+    pub fn begin(
+        prepared: Prepared,
+        attached: Needs,
+        host: Host,
+        control: bool,
+        session: &mut Session,
+    ) -> Result<Self> {
+        let Prepared { policy, from, means, gaps, flags } = prepared;
+        let audit = Audit::open(&flags.audit)?;
+        let actor = Actor::new(&policy.name, flags.arm, audit, host)?;
+        let control = control.then(|| Control::open(RUN.as_ref())).transpose();
+        let mut guard = Self {
+            engine: Engine::new(policy),
+            actor,
+            control: control.context("the control socket in /run/septwatch")?,
+            from,
+            flags,
+            means,
+            gaps,
+            attached,
+            subjects: BTreeMap::new(),
+            following: Vec::new(),
+            seen: Vec::new(),
+            tended: Instant::now(),
+        };
+        let known: Vec<_> = session.model().tds.keys().copied().collect();
+        for td in known {
+            guard.meet(td, session)?;
+        }
+        guard.instruct(session, true)?;
+        Ok(guard)
+    }
+
+    /// One line for people, one object for tools: what is followed, and what of it cannot be carried out here.
+    pub fn told(&self) -> (String, Value) {
+        let policy = self.engine.policy();
+        let armed = match (policy.armed, self.actor.is_armed()) {
+            (true, true) => "armed",
+            (true, false) => "not armed, a dry run: --arm or `septwatch policy arm` arm it",
+            (false, _) => "a dry run: it does not say `armed = true`",
+        };
+        let mut text = format!("policy {}: {armed}", policy.name);
+        for gap in &self.gaps {
+            text += &format!("\n  without {gap}");
+        }
+        let is_armed = policy.armed && self.actor.is_armed();
+        (text, json!({"type": "policy", "policy": policy.name, "armed": is_armed, "gaps": self.gaps}))
+    }
+
+    /// Takes note of what arrived. What is to be done about it is done by [`Self::react`].
+    pub fn saw(&mut self, event: &Event, verdict: Option<&Verdict>) {
+        self.seen.extend(Seen::of(event, verdict));
+    }
+
+    /// Reacts to what was seen, and hands each step to `told`.
+    ///
+    /// # Errors
+    /// The kernel side cannot be read or written.
+    pub fn react(&mut self, session: &mut Session, mut told: impl FnMut(&Step) -> Result<()>) -> Result<()> {
+        for seen in std::mem::take(&mut self.seen) {
+            match seen {
+                Seen::Life(td, Life::Gone) => self.part(td, session)?,
+                Seen::Life(td, _) => self.meet(td, session)?,
+                Seen::Violation(verdict) => {
+                    for step in self.violation(&verdict, session)? {
+                        told(&step)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn violation(&mut self, verdict: &Verdict, session: &mut Session) -> Result<Vec<Step>> {
+        let subject = match verdict.td {
+            Some(td) => self.subject(td, session),
+            None => Subject::default(),
+        };
+        let armed = Armed::Agent(self.actor.is_armed());
+        let decisions = self.engine.decide(verdict, &subject, armed);
+        let side = &mut Side { kernel: session.kernel(), attached: self.attached };
+        let steps = self.actor.carry_out(&decisions, verdict, &subject, side);
+        self.instruct(session, false)?;
+        Ok(steps)
+    }
+
+    /// What is known of a TD; what its process says is read once.
+    fn subject(&mut self, td: u32, session: &Session) -> Subject {
+        if let Some(subject) = self.subjects.get(&td) {
+            return subject.clone();
+        }
+        let Some(state) = session.model().tds.get(&td) else {
+            return Subject { td: Some(td), ..Subject::default() };
+        };
+        let subject = Subject::of_process(td, state.tgid, state.begun_ns);
+        self.subjects.insert(td, subject.clone());
+        while self.subjects.len() > SUBJECTS {
+            self.subjects.pop_first();
+        }
+        subject
+    }
+
+    /// A TD is there: rules may choose it, and its guest_memfd may have to be pinned.
+    fn meet(&mut self, td: u32, session: &mut Session) -> Result<()> {
+        let subject = self.subject(td, session);
+        let policy = Arc::clone(self.engine.policy());
+        let chosen = quick::chosen(&policy, &subject);
+        session.kernel().reactions().choose(td, chosen)?;
+        self.pin(&subject);
+        Ok(())
+    }
+
+    /// Pins the guest_memfd of a TD, if the policy wants them ready.
+    fn pin(&mut self, subject: &Subject) {
+        if self.actor.is_armed()
+            && quick::ready(self.engine.policy(), subject)
+            && let Err(error) = self.actor.ready(subject)
+        {
+            let td = subject.td.map_or_else(String::new, |td| format!(" of TD {td}"));
+            eprintln!("septwatch: the guest_memfd{td} are not pinned: {error}");
+        }
+    }
+
+    fn part(&mut self, td: u32, session: &mut Session) -> Result<()> {
+        self.engine.forget(td);
+        session.kernel().reactions().forget(td)?;
+        if let Err(error) = self.actor.gone(td) {
+            eprintln!("septwatch: what was pinned for TD {td}: {error}");
+        }
+        Ok(())
+    }
+
+    /// Hands the kernel side what it is to follow by itself, if that has changed, or `anyway`.
+    fn instruct(&mut self, session: &mut Session, anyway: bool) -> Result<()> {
+        let armed = self.actor.is_armed();
+        let now_ns = Clock::now().monotonic_ns;
+        let rules = match armed {
+            true => quick::compile(self.engine.policy(), &self.engine, now_ns),
+            false => Vec::new(),
+        };
+        if anyway || rules != self.following {
+            let holds = !session.kernel().reactions().all_held()?.is_empty();
+            session.kernel().follow(&rules, holds)?;
+            self.following = rules;
+        }
+        Ok(())
+    }
+
+    /// What is to be done from time to time.
+    ///
+    /// # Errors
+    /// The kernel side cannot be told.
+    pub fn tend(&mut self, session: &mut Session) -> Result<()> {
+        if self.tended.elapsed() < TEND {
+            return Ok(());
+        }
+        self.tended = Instant::now();
+        // A VMM may have made another guest_memfd.
+        let is_there = |life: Life| life != Life::None && life != Life::Gone;
+        let living = session.model().tds.iter().filter(|(_, state)| is_there(state.life));
+        let living: Vec<_> = living.map(|(td, _)| *td).collect();
+        for td in living {
+            let subject = self.subject(td, session);
+            self.pin(&subject);
+        }
+        // Limits fill up again.
+        self.instruct(session, false)
+    }
+
+    /// The next request of somebody else; never where there is no control socket.
+    pub async fn asked(&mut self) -> Asked {
+        match &mut self.control {
+            Some(control) => control.next().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Does what was asked for, and answers.
+    ///
+    /// # Errors
+    /// The kernel side cannot be told.
+    pub fn answer(&mut self, asked: Asked, session: &mut Session) -> Result<()> {
+        let who = asked.who;
+        match asked.request.clone() {
+            Request::Status => {
+                let status = self.status(session);
+                asked.answer(status);
+            }
+            Request::Arm { policy } => {
+                let name = self.engine.policy().name.clone();
+                let armed = if !self.engine.policy().armed {
+                    Err(format!("the policy {name} is a dry run: it does not say `armed = true`"))
+                } else if policy != name {
+                    Err(format!("the policy is {name} by now"))
+                } else {
+                    self.arm(true, who, session)
+                };
+                asked.answer(armed);
+            }
+            Request::Disarm => {
+                let disarmed = self.arm(false, who, session);
+                asked.answer(disarmed);
+            }
+            Request::Release { td } => {
+                let side = &mut Side { kernel: session.kernel(), attached: self.attached };
+                asked.answer(self.actor.release(td, who, side).map_err(|error| error.to_string()));
+            }
+            Request::Uncordon => {
+                let side = &mut Side { kernel: session.kernel(), attached: self.attached };
+                asked.answer(self.actor.uncordon(who, side).map_err(|error| error.to_string()));
+            }
+            Request::Reload => {
+                let read = self.reload(who, session)?;
+                asked.answer(read);
+            }
+        }
+        Ok(())
+    }
+
+    fn arm(&mut self, armed: bool, who: Who, session: &mut Session) -> Result<(), String> {
+        self.actor.arm(armed, who).map_err(|error| error.to_string())?;
+        self.instruct(session, true).map_err(|error| format!("{error:#}"))
+    }
+
+    /// Reads the policy again: all of it, or the one before stays. What came of it is in the audit log, and returned.
+    ///
+    /// # Errors
+    /// The kernel side cannot be told.
+    pub fn reload(&mut self, who: Who, session: &mut Session) -> Result<Result<(), String>> {
+        let read = Prepared::read(&self.from, self.means.clone(), &self.flags);
+        let read = read.map_err(|error| format!("{error:#}")).and_then(|prepared| {
+            let wanted = needs(&prepared.policy, &self.means);
+            match self.attached.cover(wanted) {
+                true => Ok(prepared),
+                false => Err("it needs programs that were not attached at the start: start again".to_owned()),
+            }
+        });
+        let read = match read {
+            Err(why) => {
+                eprintln!("septwatch: the policy is not read again, the one before stays: {why}");
+                self.actor.refused_reload(&why, who)?;
+                Err(why)
+            }
+            Ok(prepared) => {
+                self.actor.reloaded(&prepared.policy.name, who)?;
+                self.engine = self.engine.replaced_by(prepared.policy);
+                self.gaps = prepared.gaps;
+                let known: Vec<_> = session.model().tds.keys().copied().collect();
+                for td in known {
+                    self.meet(td, session)?;
+                }
+                self.instruct(session, true)?;
+                eprintln!("septwatch: {}", self.told().0);
+                Ok(())
+            }
+        };
+        Ok(read)
+    }
+
+    /// How things stand.
+    ///
+    /// # Errors
+    /// In words, the kernel side cannot be read.
+    pub fn status(&mut self, session: &mut Session) -> Result<Value, String> {
+        let kernel = session.kernel();
+        let failed = |error: crate::source::kernel::KernelError| error.to_string();
+        let (cordon, cordoned) =
+            (kernel.reactions().cordoning().map_err(failed)?, kernel.reactions().cordoned().map_err(failed)?);
+        let side = &mut Side { kernel, attached: self.attached };
+        let mut status = serde_json::to_value(self.actor.status(side)).map_err(|error| error.to_string())?;
+        let left = self.engine.limits_left(Clock::now().monotonic_ns);
+        if let Some(status) = status.as_object_mut() {
+            let policy = self.engine.policy();
+            status.insert("policy_says_armed".to_owned(), policy.armed.into());
+            status.insert("gaps".to_owned(), json!(self.gaps));
+            status.insert("kernel_rules".to_owned(), self.following.len().into());
+            status.insert("limit_left_on_host".to_owned(), left.host.into());
+            let cordon = json!({
+                "errno": cordon.errno,
+                "every_type": cordon.every_type != 0,
+                "refused": cordoned.refused,
+                "last_refused_pid": cordoned.tgid,
+            });
+            status.insert("cordon".to_owned(), cordon);
+        }
+        Ok(status)
+    }
+
+    /// Ends the hold of a TD.
+    ///
+    /// # Errors
+    /// It is not held, or cannot be released.
+    pub fn release(&mut self, td: u32, session: &mut Session) -> Result<()> {
+        let side = &mut Side { kernel: session.kernel(), attached: self.attached };
+        self.actor.release(td, Who::this(), side)?;
+        Ok(())
+    }
+
+    /// Ends. True: something is held or refused, and the programs that do it must stay.
+    ///
+    /// # Errors
+    /// The audit log cannot be written.
+    pub fn end(&mut self, session: &mut Session) -> Result<bool> {
+        self.actor.stop()?;
+        let reactions = session.kernel().reactions();
+        let cordoned = reactions.cordoning()?.errno != 0;
+        Ok(cordoned || !reactions.all_held()?.is_empty())
+    }
+}

@@ -1,0 +1,164 @@
+//! The kernel side of reactions: the rules that the programs follow, and what they have done by them.
+
+use aya::{
+    Pod,
+    maps::{Array, HashMap, Map, MapData, MapError},
+};
+use septwatch_common::react::{Cordon, Cordoned, CrashNote, Held, QUICK_RULES, QuickRule, TdRules};
+
+use super::kernel::{KernelError, map_error, typed};
+
+macro_rules! pods {
+    ($($pod:ident($of:ident)),*) => {$(
+        #[derive(Clone, Copy)]
+        #[repr(transparent)]
+        struct $pod($of);
+        // SAFETY: numbers only, without padding.
+        unsafe impl Pod for $pod {}
+    )*};
+}
+
+pods!(RulePod(QuickRule), HeldPod(Held), CrashPod(CrashNote), CordonPod(Cordon), CordonedPod(Cordoned));
+
+/// The maps of reactions.
+pub struct Reactions {
+    rules: Array<MapData, RulePod>,
+    chosen: HashMap<MapData, u64, TdRules>,
+    held: HashMap<MapData, u64, HeldPod>,
+    crash: Array<MapData, CrashPod>,
+    cordon: Array<MapData, CordonPod>,
+    cordoned: Array<MapData, CordonedPod>,
+}
+
+/// What was asked to be removed may be gone.
+fn gone_is_well(result: Result<(), MapError>) -> Result<(), MapError> {
+    match result {
+        Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
+
+impl Reactions {
+    pub(super) fn of(map: &mut impl FnMut(&str) -> Option<Map>) -> Result<Self, KernelError> {
+        Ok(Self {
+            rules: typed("QUICK", map("QUICK"))?,
+            chosen: typed("TD_RULES", map("TD_RULES"))?,
+            held: typed("HELD", map("HELD"))?,
+            crash: typed("CRASH", map("CRASH"))?,
+            cordon: typed("CORDON", map("CORDON"))?,
+            cordoned: typed("CORDONED", map("CORDONED"))?,
+        })
+    }
+
+    /// Writes rules, and returns how many there are. Of more than [`QUICK_RULES`], the first.
+    pub(super) fn rules(&mut self, rules: &[QuickRule]) -> Result<u64, KernelError> {
+        let count = QUICK_RULES.min(rules.len() as u32);
+        for (place, rule) in (0..count).zip(rules) {
+            self.rules.set(place, RulePod(*rule), 0).map_err(map_error("QUICK"))?;
+        }
+        Ok(u64::from(count))
+    }
+
+    /// The rules as the programs have them now, with what is left of their limits.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn rule(&self, place: u32) -> Result<QuickRule, KernelError> {
+        Ok(self.rules.get(&place, 0).map_err(map_error("QUICK"))?.0)
+    }
+
+    /// Which rules that choose TDs this one is chosen for, by bits of the rules' places.
+    ///
+    /// # Errors
+    /// The map cannot be written, or is full.
+    pub fn choose(&mut self, td: u32, rules: TdRules) -> Result<(), KernelError> {
+        self.chosen.insert(u64::from(td), rules, 0).map_err(map_error("TD_RULES"))
+    }
+
+    /// A TD is gone.
+    ///
+    /// # Errors
+    /// The map cannot be written.
+    pub fn forget(&mut self, td: u32) -> Result<(), KernelError> {
+        gone_is_well(self.chosen.remove(&u64::from(td))).map_err(map_error("TD_RULES"))
+    }
+
+    /// The TDs that are held, by their numbers.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn all_held(&self) -> Result<Vec<(u32, Held)>, KernelError> {
+        let all = self.held.iter().map(|entry| entry.map(|(td, HeldPod(held))| (td as u32, held)));
+        all.collect::<Result<_, _>>().map_err(map_error("HELD"))
+    }
+
+    /// Whether and how a TD is held.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn held(&self, td: u32) -> Result<Option<Held>, KernelError> {
+        match self.held.get(&u64::from(td), 0) {
+            Ok(HeldPod(held)) => Ok(Some(held)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(map_error("HELD")(error)),
+        }
+    }
+
+    /// Holds a TD, if it is not held already.
+    ///
+    /// # Errors
+    /// The map cannot be written, or is full.
+    pub fn hold(&mut self, td: u32, held: Held) -> Result<(), KernelError> {
+        const BPF_NOEXIST: u64 = 1;
+        match self.held.insert(u64::from(td), HeldPod(held), BPF_NOEXIST) {
+            // A program was quicker.
+            Err(MapError::SyscallError(error))
+                if error.io_error.kind() == std::io::ErrorKind::AlreadyExists =>
+            {
+                Ok(())
+            }
+            result => result.map_err(map_error("HELD")),
+        }
+    }
+
+    /// Holds a TD no more.
+    ///
+    /// # Errors
+    /// The map cannot be written.
+    pub fn release(&mut self, td: u32) -> Result<(), KernelError> {
+        gone_is_well(self.held.remove(&u64::from(td))).map_err(map_error("HELD"))
+    }
+
+    /// Refuses new VMs, or welcomes them again with errno 0.
+    ///
+    /// # Errors
+    /// The map cannot be written.
+    pub fn cordon(&mut self, cordon: Cordon) -> Result<(), KernelError> {
+        self.cordon.set(0, CordonPod(cordon), 0).map_err(map_error("CORDON"))
+    }
+
+    /// What is refused now.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn cordoning(&self) -> Result<Cordon, KernelError> {
+        Ok(self.cordon.get(&0, 0).map_err(map_error("CORDON"))?.0)
+    }
+
+    /// What was refused so far.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn cordoned(&self) -> Result<Cordoned, KernelError> {
+        Ok(self.cordoned.get(&0, 0).map_err(map_error("CORDONED"))?.0)
+    }
+
+    /// Why the programs wanted the host to go down; its time is 0 where they did not.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn crash_note(&self) -> Result<CrashNote, KernelError> {
+        Ok(self.crash.get(&0, 0).map_err(map_error("CRASH"))?.0)
+    }
+}
