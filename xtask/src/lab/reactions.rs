@@ -43,21 +43,35 @@ fn steps(log: &str) -> impl Iterator<Item = Value> {
     lines.filter(|line| line["reaction"].is_string())
 }
 
-/// `REACTION BY PERMIT RESULT`
+/// `REACTION BY PERMIT RESULT`; what nothing has come of has no result.
 fn brief(step: &Value) -> String {
-    let words = ["reaction", "by", "permit", "result"].map(|key| step[key].as_str().unwrap_or("-"));
-    words.join(" ")
+    let words = ["reaction", "by", "permit", "result"].iter().filter_map(|key| step[key].as_str());
+    words.collect::<Vec<_>>().join(" ")
 }
+
+/// What may happen to what was done.
+const HAPPENED: [&str; 3] = ["freed-in-spite-of-hold", "hold-released", "uncordoned"];
 
 /// Exactly these steps, in the order in which each was there first.
 pub fn audited(expected: &[String], log: &str) -> Finding {
-    let mut found = Vec::<String>::new();
-    for step in steps(log) {
-        let step = brief(&step);
-        if !found.contains(&step) {
-            found.push(step);
+    let mut found = Vec::<(String, u64)>::new();
+    for line in log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
+        let what = match line["type"].as_str() {
+            _ if line["reaction"].is_string() => brief(&line),
+            Some(kind) if HAPPENED.contains(&kind) => kind.to_owned(),
+            _ => continue,
+        };
+        // How many frames were held is known before; how many got away is not.
+        let frames = if what == HAPPENED[0] { line["frames"].as_u64().unwrap_or(0) } else { 0 };
+        match found.iter_mut().find(|(known, _)| *known == what) {
+            Some((_, all)) => *all += frames,
+            None => found.push((what, frames)),
         }
     }
+    let found: Vec<String> = found
+        .into_iter()
+        .map(|(what, frames)| if frames == 0 { what } else { format!("{what} x{frames}") })
+        .collect();
     Finding { what: oracle::AUDIT, equal: found == expected, expected: expected.to_vec(), found }
 }
 
@@ -115,6 +129,15 @@ mod tests {
         assert!(!audited(&all[..2], LOG).equal, "a step that nobody expected");
         assert!(!audited(&[all[1].clone(), all[0].clone(), all[2].clone()], LOG).equal, "another order");
         assert!(!audited(&all, "").equal);
+    }
+
+    #[test]
+    fn frames_that_got_away_are_counted() {
+        let line = r#"{"type":"freed-in-spite-of-hold","frames":1,"pfn":7}"#;
+        let dry = r#"{"type":"decision","reaction":"stop","by":"agent","permit":"dry","result":null}"#;
+        let log = format!("{line}\n{line}\n{dry}\n");
+        let finding = audited(&["freed-in-spite-of-hold x2".to_owned(), "stop agent dry".to_owned()], &log);
+        assert!(finding.equal, "{:?}", finding.found);
     }
 
     #[test]

@@ -49,6 +49,9 @@ pub struct Scenario {
     /// It is armed.
     #[serde(default)]
     pub arm: bool,
+    /// It is followed also where the kernel cannot do all that it asks for.
+    #[serde(default)]
+    pub degraded: bool,
     /// The script starts septwatch.
     #[serde(default)]
     pub late: bool,
@@ -138,7 +141,8 @@ pub struct Expectation {
     pub believed: usize,
     /// How many frames are freed while owned depends on time, and so what is owned at the end: at least so many.
     pub freed_at_least: Option<usize>,
-    /// What septwatch did of its policy, each once, in the order in which it did it first: `REACTION BY PERMIT RESULT`.
+    /// What septwatch did of its policy, each once, in the order in which it did it first: `REACTION BY PERMIT RESULT`, or
+    /// what happened to what it did, with the number of frames where there is one.
     #[serde(default)]
     pub audit: Vec<String>,
     /// What each `back` of the script must answer first: `none`, `some` or `all`.
@@ -192,6 +196,9 @@ impl Scenario {
             options.extend(["--policy", policy, "--audit", "/out/audit"]);
             if self.arm {
                 options.push("--arm");
+            }
+            if self.degraded {
+                options.push("--allow-degraded");
             }
         }
         let late = if self.late { "late=yes\n" } else { "" };
