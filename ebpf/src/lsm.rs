@@ -62,11 +62,15 @@ fn permission(ctx: &LsmContext) -> Option<i32> {
     let td = Maps.td(tdr_of(kvm)?)?;
     let id = u64::from(Maps.record_at(td)?.id);
     let held = HELD.get_ptr_mut(id)?;
-    // SAFETY: points into a map value. An element that is deleted meanwhile is one of a TD that was released.
+    // SAFETY: points into a map value. An element that is deleted meanwhile is one of a TD that is gone.
     unsafe {
+        let errno = (*held).errno;
+        if errno == 0 {
+            return None;
+        }
         atomic::fetch_add(&raw mut (*held).refused, 1);
         (*held).refused_ns = now_ns();
-        Some(refusal((*held).errno))
+        Some(refusal(errno))
     }
 }
 

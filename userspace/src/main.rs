@@ -7,8 +7,8 @@ use std::{
 
 use clap::Parser;
 use septwatch::commands::{
-    self, BadInput, Interrupted, check, demo, diff, doctor, exit, explain, export, minimize, record, replay,
-    report, watch,
+    self, BadInput, Interrupted, audit, check, demo, diff, doctor, exit, explain, export, hold_keeper,
+    minimize, policy, record, replay, report, watch,
 };
 
 /// Watches the physical pages that this host lends to the Intel TDX module, and says so the moment one of them is given
@@ -23,9 +23,6 @@ struct Cli {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     Demo(demo::Args),
-    /// The demo's VMM, for the demo alone.
-    #[command(hide = true)]
-    DemoStandIn,
     Watch(watch::Args),
     Record(record::Args),
     Replay(replay::Args),
@@ -34,8 +31,12 @@ enum Command {
     Export(export::Args),
     Minimize(minimize::Args),
     Report(report::Args),
+    Policy(policy::Args),
+    Audit(audit::Args),
     Doctor(doctor::Args),
     Explain(explain::Args),
+    #[command(hide = true)]
+    HoldKeeper(hold_keeper::Args),
 }
 
 fn main() -> ExitCode {
@@ -51,7 +52,6 @@ fn main() -> ExitCode {
     let mut out = io::BufWriter::new(io::stdout().lock());
     let result = match &cli.command {
         Command::Demo(args) => demo::run(args, &mut out),
-        Command::DemoStandIn => demo::stand_in::run(),
         Command::Watch(args) => watch::run(args, &mut out),
         Command::Record(args) => record::run(args, &mut out),
         Command::Replay(args) => replay::run(args, &mut out),
@@ -60,6 +60,9 @@ fn main() -> ExitCode {
         Command::Export(args) => export::run(args),
         Command::Minimize(args) => minimize::run(args, &mut out),
         Command::Report(args) => report::run(args, &mut out),
+        Command::Policy(args) => policy::run(args, &mut out),
+        Command::Audit(args) => audit::run(args, &mut out),
+        Command::HoldKeeper(args) => hold_keeper::run(args),
         Command::Doctor(args) => doctor::run(args).map_err(Into::into),
         Command::Explain(args) => return explain_exit(args),
     };

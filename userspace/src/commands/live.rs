@@ -5,13 +5,27 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Result;
-use tokio::{process::Child, runtime::Runtime, time};
+use anyhow::{Result, bail};
+use tokio::{
+    process::Child,
+    runtime::Runtime,
+    signal::unix::{SignalKind, signal},
+    time,
+};
 
-use super::{Interrupts, Watching, watching};
+use super::{
+    Interrupts, Policing, Watching,
+    policing::{Guard, Prepared},
+    watching,
+};
 use crate::{
     hooks::lock::Lock,
     model::verdict::Verdict,
+    policy::{
+        audit::{Step, Who},
+        control::Asked,
+        react::host::Host,
+    },
     recording::header::Why,
     source::{
         event::Event,
@@ -31,6 +45,8 @@ pub struct Live {
     pub opened: Opened,
     /// How long that took.
     pub took: Duration,
+    /// The policy that is followed, if one is.
+    pub guard: Option<Guard>,
     symbols: Arc<OnceLock<KernelSymbols>>,
     _rest_of_log: Option<watching::RestOfLog>,
     _lock: Lock,
@@ -44,6 +60,12 @@ pub trait Sink {
     /// # Errors
     /// It cannot be passed on.
     fn event(&mut self, event: &Event, found: Option<(&Verdict, &Places)>) -> Result<()>;
+
+    /// A step of the policy was taken, or not.
+    ///
+    /// # Errors
+    /// As for [`Self::event`].
+    fn reaction(&mut self, step: &Step) -> Result<()>;
 
     /// All that was there has been handed over.
     ///
@@ -69,8 +91,17 @@ impl Live {
     ///
     /// # Errors
     /// This host cannot be watched.
-    pub fn begin(command: &str, watching: &Watching, options: &Options, pages: bool) -> Result<Self> {
+    pub fn begin(
+        command: &str,
+        watching: &Watching,
+        policing: &Policing,
+        options: &Options,
+        pages: bool,
+    ) -> Result<Self> {
         open::check_capabilities()?;
+        let prepared = policing.prepare(|| open::plan_and_host(options))?;
+        let needs = prepared.as_ref().map(Prepared::needs).unwrap_or_default();
+        let options = &Options { reactions: needs, ..options.clone() };
         let lock = Lock::take(command)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let start = Instant::now();
@@ -78,7 +109,19 @@ impl Live {
         let rest_of_log = watching.logger(kernel.ebpf(), runtime.handle())?;
         kernel.record_pages(pages || options.latency)?;
         say_opened(&opened, kernel.is_pinned(), options.latency);
-        let session = Session::new(kernel)?;
+        let mut session = Session::new(kernel)?;
+        let guard = match prepared {
+            None => None,
+            Some(_) if !opened.reactions.cover(needs) && !policing.allow_degraded => bail!(
+                "the programs that run, or that the kernel let be attached, are not all that the policy needs; without --leave, the next start attaches all, and --allow-degraded follows the policy with what there is"
+            ),
+            Some(prepared) => {
+                let _inside = runtime.enter();
+                let guard = Guard::begin(prepared, opened.reactions, Host::default(), true, &mut session)?;
+                eprintln!("septwatch: {}", guard.told().0);
+                Some(guard)
+            }
+        };
         // There are hundreds of thousands. Who takes over has no time for them: records may be waiting, and go out with
         // addresses until they are read. Else they are there before it is said that all is watched.
         let symbols = Arc::new(OnceLock::new());
@@ -91,7 +134,7 @@ impl Live {
             let _ = reader.join();
         }
         let took = start.elapsed();
-        Ok(Self { runtime, session, opened, took, symbols, _rest_of_log: rest_of_log, _lock: lock })
+        Ok(Self { runtime, session, opened, took, guard, symbols, _rest_of_log: rest_of_log, _lock: lock })
     }
 
     /// Hands everything that arrives to `sink`, until it is over, and says why it is.
@@ -99,52 +142,115 @@ impl Live {
     /// # Errors
     /// The kernel side cannot be read, or the sink fails.
     pub fn follow(&mut self, until: &mut Until, sink: &mut dyn Sink) -> Result<Why> {
-        let Self { runtime, session, symbols, .. } = self;
-        runtime.block_on(follow(session, symbols, until, sink))
+        let Self { runtime, session, symbols, guard, .. } = self;
+        runtime.block_on(follow(session, symbols, guard.as_mut(), until, sink))
     }
+
+    /// Ends: detaches everything, unless it is to be left, or something is held. Then the programs stay, and the next that
+    /// watches takes them over.
+    ///
+    /// # Errors
+    /// The audit log cannot be written.
+    pub fn end(&mut self, leave: bool) -> Result<()> {
+        let mut holds = false;
+        if let Some(guard) = &mut self.guard {
+            holds = guard.end(&mut self.session)?;
+        }
+        if holds && !leave {
+            eprintln!(
+                "septwatch: something is held or refused: the programs that do it stay; the next `septwatch watch` takes them over"
+            );
+        }
+        if leave || holds {
+            self.session.kernel().leave();
+        }
+        Ok(())
+    }
+}
+
+/// What ended a moment of waiting.
+enum Woken {
+    /// Something may have arrived.
+    Again,
+    /// It is over.
+    Over(Why),
+    /// Somebody asks for something.
+    Asked(Asked),
+    /// The policy is to be read again.
+    Reload,
 }
 
 async fn follow(
     session: &mut Session,
     symbols: &OnceLock<KernelSymbols>,
+    mut guard: Option<&mut Guard>,
     until: &mut Until,
     sink: &mut dyn Sink,
 ) -> Result<Why> {
     let none = KernelSymbols::default();
     let ring = watching::readiness(session.kernel().wake_up()?)?;
     let mut interrupts = Interrupts::new()?;
+    let mut hangups = signal(SignalKind::hangup())?;
     let mut tick = time::interval(Duration::from_millis(100));
     let end = until.duration.map(|duration| Instant::now() + duration);
     loop {
-        let mut over = tokio::select! {
+        let woken = tokio::select! {
             ready = ring.readable() => {
                 ready?.clear_ready();
-                None
+                Woken::Again
             }
             _ = tick.tick() => {
                 session.tend()?;
-                end.filter(|end| Instant::now() >= *end).map(|_| Why::Duration)
+                if let Some(guard) = guard.as_deref_mut() {
+                    guard.tend(session)?;
+                }
+                let is_over = end.is_some_and(|end| Instant::now() >= end);
+                if is_over { Woken::Over(Why::Duration) } else { Woken::Again }
             }
-            () = ended(&mut until.command) => Some(Why::CommandEnded),
-            () = interrupts.received() => Some(Why::Stopped),
+            asked = asked(guard.as_deref_mut()) => Woken::Asked(asked),
+            // Without a policy, a hangup ends it.
+            Some(()) = hangups.recv() => if guard.is_some() { Woken::Reload } else { Woken::Over(Why::Stopped) },
+            () = ended(&mut until.command) => Woken::Over(Why::CommandEnded),
+            () = interrupts.received() => Woken::Over(Why::Stopped),
         };
         let symbols = symbols.get().unwrap_or(&none);
-        let mut handed = Ok(());
-        session.pump(|event, verdict| {
-            if handed.is_err() {
-                return;
+        let mut found = false;
+        for vital in [true, false] {
+            let mut handed = Ok(());
+            session.pump_one(vital, |event, verdict| {
+                if handed.is_err() {
+                    return;
+                }
+                found |= verdict.is_some();
+                if let Some(guard) = guard.as_deref_mut() {
+                    guard.saw(&event, verdict.as_ref());
+                }
+                let places = verdict.as_ref().map(|verdict| Places::now(verdict, symbols));
+                handed = sink.event(&event, verdict.as_ref().zip(places.as_ref()));
+            })?;
+            handed?;
+            if let Some(guard) = guard.as_deref_mut() {
+                guard.react(session, |step| sink.reaction(step))?;
             }
-            if until.violation && verdict.is_some() {
-                over = Some(Why::Violation);
-            }
-            let places = verdict.as_ref().map(|verdict| Places::now(verdict, symbols));
-            handed = sink.event(&event, verdict.as_ref().zip(places.as_ref()));
-        })?;
-        handed?;
-        sink.pumped(session)?;
-        if let Some(why) = over {
-            return Ok(why);
         }
+        sink.pumped(session)?;
+        match (woken, guard.as_deref_mut()) {
+            (Woken::Over(why), _) => return Ok(why),
+            (Woken::Asked(asked), Some(guard)) => guard.answer(asked, session)?,
+            (Woken::Reload, Some(guard)) => drop(guard.reload(Who::this(), session)?),
+            _ => {}
+        }
+        if until.violation && found {
+            return Ok(Why::Violation);
+        }
+    }
+}
+
+/// The next request to the agent; never where no policy is followed.
+async fn asked(guard: Option<&mut Guard>) -> Asked {
+    match guard {
+        Some(guard) => guard.asked().await,
+        None => std::future::pending().await,
     }
 }
 

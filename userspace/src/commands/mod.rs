@@ -1,5 +1,6 @@
 //! One file per subcommand: its arguments, and what it prints. The work itself is done in the library's other rooms.
 
+pub mod audit;
 pub mod check;
 pub mod demo;
 pub mod diff;
@@ -7,9 +8,12 @@ pub mod doctor;
 pub mod exit;
 pub mod explain;
 pub mod export;
+pub mod hold_keeper;
 mod live;
 pub mod minimize;
 mod output;
+mod policing;
+pub mod policy;
 pub mod record;
 mod recording;
 pub mod replay;
@@ -17,6 +21,7 @@ pub mod report;
 pub mod watch;
 mod watching;
 
+pub use policing::Policing;
 pub use watching::{Interrupted, Interrupts, Watching};
 
 /// What somebody gave is wrong: a flag, a file, a command.

@@ -7,17 +7,18 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::Command;
 
 use super::{
-    BadInput, Watching, exit,
+    BadInput, Policing, Watching, exit,
     live::{Live, Sink, Until},
     recording, watch,
     watching::{size, span},
 };
 use crate::{
     model::verdict::Verdict,
+    policy::audit::Step,
     recording::{
         State,
         files::{Files, Limits, Ring},
-        header::{LedgerFacts, Origin, What, Why},
+        header::{LedgerFacts, Note, Origin, What, Why},
         recorder::Recorder,
     },
     source::{
@@ -25,7 +26,7 @@ use crate::{
         open::{self, Options},
         session::Session,
     },
-    view::{print::Printer, stack::Places},
+    view::{lines, print::Printer, stack::Places},
 };
 
 /// What a ring takes at most, if nobody says otherwise.
@@ -74,6 +75,9 @@ pub struct Args {
     /// Attach to the kernel's functions by kprobes even where fexit works.
     #[arg(long)]
     pub kprobes: bool,
+    /// What is done about violations.
+    #[command(flatten)]
+    pub policing: Policing,
     /// What watches.
     #[command(flatten)]
     pub watching: Watching,
@@ -100,7 +104,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
         return Err(BadInput(why.to_owned()).into());
     }
     let options = Options { kprobes: args.kprobes, ..args.watching.options() };
-    let mut live = Live::begin("record", &args.watching, &options, args.events == What::All)?;
+    let mut live = Live::begin("record", &args.watching, &args.policing, &options, args.events == What::All)?;
     let taken_over = live.opened.taken_over;
     let plan = match &live.opened.plan {
         Some(plan) => recording::hooks(plan),
@@ -162,6 +166,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
     };
     let Recording { recorder, violations, printer, out, .. } = recording;
     let written = recording::finish(recorder, &mut live.session, why)?;
+    live.end(false)?;
     if printer.json {
         printer.end(violations, live.session.model(), &live.session.standing()?, out)?;
     }
@@ -202,6 +207,12 @@ impl Sink for Recording<'_> {
         } else if !self.printer.json && found.is_some() {
             self.printer.event(event, found, &mut std::io::stderr())?;
         }
+        Ok(())
+    }
+
+    fn reaction(&mut self, step: &Step) -> Result<()> {
+        let time_ns = step.done_ns.unwrap_or(step.asked_ns);
+        self.recorder.note(&Note::Step { time_ns, text: lines::reaction(step) });
         Ok(())
     }
 

@@ -6,11 +6,12 @@ use anyhow::Result;
 use serde_json::json;
 
 use super::{
-    Watching, exit,
+    Policing, Watching, exit,
     live::{Live, Sink, Until},
 };
 use crate::{
     model::verdict::Verdict,
+    policy::audit::Step,
     source::{
         event::Event,
         open::{Opened, Options},
@@ -41,6 +42,9 @@ pub struct Args {
     /// and to compare the two.
     #[arg(long)]
     pub kprobes: bool,
+    /// What is done about violations.
+    #[command(flatten)]
+    pub policing: Policing,
     /// What watches.
     #[command(flatten)]
     pub watching: Watching,
@@ -58,14 +62,12 @@ fn duration(text: &str) -> Result<u64, String> {
 /// This host cannot be watched, or the output cannot be written.
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
     let options = Options { kprobes: args.kprobes, ..args.watching.options() };
-    let mut live = Live::begin("watch", &args.watching, &options, args.all_events)?;
+    let mut live = Live::begin("watch", &args.watching, &args.policing, &options, args.all_events)?;
     say_start(args.json, &live, "watching", out)?;
     let mut until = Until { duration: args.duration.map(Duration::from_secs), ..Until::default() };
     let printing = &mut Printing { printer: Printer { json: args.json }, every_call: args.all_events, out };
     let ended = live.follow(&mut until, printing);
-    if args.leave {
-        live.session.kernel().leave();
-    }
+    live.end(args.leave)?;
     ended?;
     let session = &live.session;
     let standing = session.standing()?;
@@ -106,6 +108,11 @@ impl Sink for Printing<'_> {
             self.out.flush()?;
         }
         Ok(())
+    }
+
+    fn reaction(&mut self, step: &Step) -> Result<()> {
+        self.printer.reaction(step, self.out)?;
+        Ok(self.out.flush()?)
     }
 
     fn pumped(&mut self, _: &mut Session) -> Result<()> {

@@ -12,7 +12,7 @@ use aya::{
 use septwatch_common::{
     Leaf, Life, Line, Suspect, Td,
     config::{CHUNK, Control, Counters, HOOKED, Produced},
-    react::QuickRule,
+    react::{Held, QuickRule},
 };
 use thiserror::Error;
 
@@ -396,24 +396,33 @@ impl Kernel {
         self.tell()
     }
 
+    /// Holds a TD, if it is not held already: its guest_memfd are asked after from now on.
+    ///
+    /// # Errors
+    /// A map cannot be written, or is full.
+    pub fn hold(&mut self, td: u32, held: Held) -> Result<(), KernelError> {
+        self.reactions.hold(td, held)?;
+        self.control.holds = 1;
+        self.tell()
+    }
+
     fn tell(&mut self) -> Result<(), KernelError> {
         self.control_map.set(0, ControlPod(self.control), 0).map_err(map_error("CONTROL"))
     }
 
-    /// Hands over what is in the rings. Events of one ring come in their order; the two rings are read one after the
-    /// other.
+    /// Hands over what is in the ring of vital records, or in that of page records, in their order.
     ///
     /// # Errors
     /// A record is not one of ours, or the sink fails.
     pub fn drain(
         &mut self,
+        vital: bool,
         mut sink: impl FnMut(Event, &mut Allocations<'_>) -> Result<(), KernelError>,
     ) -> Result<(), KernelError> {
         let mut allocations = Allocations { attached: &self.attached, link: &mut self.alloc };
-        for ring in [&mut self.vital, &mut self.pages] {
-            while let Some(record) = ring.next() {
-                sink(Event::parse(&record)?, &mut allocations)?;
-            }
+        let ring = if vital { &mut self.vital } else { &mut self.pages };
+        while let Some(record) = ring.next() {
+            sink(Event::parse(&record)?, &mut allocations)?;
         }
         Ok(())
     }

@@ -18,7 +18,7 @@ use crate::hooks::{
     attach::{self, AttachError},
     btf::{BtfError, KernelBtf, SYSFS},
     calibrate::{self, CalibrateError},
-    host::{Allowed, Memory, MemoryError, Probe},
+    host::{Allowed, Host, Memory, MemoryError, Probe},
     load::{Memory as Pointers, Rings, Settings},
     offsets::Offsets,
     pins::{Note, Pins},
@@ -189,6 +189,16 @@ pub fn plan_for(options: &Options) -> Result<Plan, OpenError> {
         allowed.fexit = Probe::Refused("--kprobes".to_owned());
     }
     Ok(plan::plan(&types, Some(&symbols), &allowed)?)
+}
+
+/// The plan for this kernel, and what the host says of itself.
+///
+/// # Errors
+/// The kernel's types or symbols cannot be read.
+pub fn plan_and_host(options: &Options) -> Result<(Plan, Host), OpenError> {
+    let types = KernelBtf::read(SYSFS.as_ref(), &plan::btf_names())?;
+    let host = Host::running(Some(&types.vmlinux));
+    Ok((plan_for(options)?, host))
 }
 
 /// Takes over the ledger that another process left, or attaches to this kernel's functions, as the plan says.

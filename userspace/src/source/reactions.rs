@@ -84,7 +84,7 @@ impl Reactions {
         gone_is_well(self.chosen.remove(&u64::from(td))).map_err(map_error("TD_RULES"))
     }
 
-    /// The TDs that are held, by their numbers.
+    /// The TDs that are held, or were until they were released (their errno is 0), by their numbers.
     ///
     /// # Errors
     /// The map cannot be read.
@@ -122,12 +122,14 @@ impl Reactions {
         }
     }
 
-    /// Holds a TD no more.
+    /// Holds a TD no more. That it was held stays known: the programs do not hold it again for what its release brings to
+    /// light.
     ///
     /// # Errors
-    /// The map cannot be written.
+    /// The map cannot be read or written.
     pub fn release(&mut self, td: u32) -> Result<(), KernelError> {
-        gone_is_well(self.held.remove(&u64::from(td))).map_err(map_error("HELD"))
+        let Some(held) = self.held(td)? else { return Ok(()) };
+        self.held.insert(u64::from(td), HeldPod(Held { errno: 0, ..held }), 0).map_err(map_error("HELD"))
     }
 
     /// Refuses new VMs, or welcomes them again with errno 0.

@@ -78,8 +78,22 @@ impl Session {
     /// # Errors
     /// The kernel side cannot be read.
     pub fn pump(&mut self, mut sink: impl FnMut(Event, Option<Verdict>)) -> Result<(), KernelError> {
+        self.pump_one(true, &mut sink)?;
+        self.pump_one(false, &mut sink)
+    }
+
+    /// The same for vital records alone, or for page records alone: the first are few, and who reacts to them does not
+    /// wait for the others.
+    ///
+    /// # Errors
+    /// As for [`Self::pump`].
+    pub fn pump_one(
+        &mut self,
+        vital: bool,
+        mut sink: impl FnMut(Event, Option<Verdict>),
+    ) -> Result<(), KernelError> {
         let Self { kernel, model, alert, .. } = self;
-        kernel.drain(|event, allocations| {
+        kernel.drain(vital, |event, allocations| {
             let verdict = model.apply(&event);
             if verdict.as_ref().is_some_and(announces_release) {
                 *alert = Some(Instant::now());

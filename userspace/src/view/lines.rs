@@ -17,9 +17,32 @@ use crate::{
         verdict::{Cause, Verdict},
         windows::Windows,
     },
+    policy::audit::{Done, Step},
     source::event::Event,
     view::{histogram, stack::Places},
 };
+
+/// A step of a policy: what was done about a violation, by whom and how soon, or why it was not.
+pub fn reaction(step: &Step) -> String {
+    let mut line =
+        format!("{} (policy {}, rule {}) by {}: ", step.reaction, step.policy, step.rule, step.by.name());
+    line += match (step.permit, step.result) {
+        ("dry", _) => "would be done",
+        ("refused", _) => "refused",
+        (_, Some(Done::Done)) => "done",
+        (_, Some(Done::Failed)) => "FAILED",
+        (_, Some(Done::Skipped)) => "skipped",
+        (_, None) => "under way",
+    };
+    if let Some(latency_ns) = step.latency_ns {
+        line += &format!(" {} after the violation", span(latency_ns));
+    }
+    for more in step.why.iter().chain(Some(&step.detail).filter(|detail| !detail.is_empty())) {
+        line += ": ";
+        line += more;
+    }
+    line
+}
 
 /// A span of time in the unit that reads best.
 pub fn span(ns: u64) -> String {

@@ -7,6 +7,7 @@ use serde_json::json;
 use super::{json, lines, stack::Places};
 use crate::{
     model::{Model, verdict::Verdict},
+    policy::audit::Step,
     source::{event::Event, session::Standing},
 };
 
@@ -42,6 +43,26 @@ impl Printer {
                 writeln!(out)
             }
         }
+    }
+
+    /// Prints a step of a policy: taken, or why not.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn reaction(self, step: &Step, out: &mut dyn Write) -> io::Result<()> {
+        if self.json {
+            let mut reaction = json!(step);
+            reaction["type"] = "reaction".into();
+            return writeln!(out, "{reaction}");
+        }
+        let time_ns = step.done_ns.unwrap_or(step.asked_ns);
+        writeln!(
+            out,
+            "{}.{:09} > {}",
+            time_ns / 1_000_000_000,
+            time_ns % 1_000_000_000,
+            lines::reaction(step)
+        )
     }
 
     /// Prints what it came to.

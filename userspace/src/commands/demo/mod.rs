@@ -3,7 +3,6 @@
 
 mod oracle;
 mod show;
-pub mod stand_in;
 
 use std::{
     io::Write,
@@ -18,7 +17,6 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow};
 use septwatch_common::Line;
-use serde::{Deserialize, Serialize};
 use tokio::{sync::oneshot, time};
 
 use super::{Interrupts, exit, recording, watching};
@@ -104,7 +102,6 @@ fn scenario_names() -> clap::builder::PossibleValuesParser {
 }
 
 /// What came of one scenario.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Outcome {
     caused: Caused,
     /// Frames that the module owns at the end.
@@ -198,8 +195,7 @@ impl Demo<'_> {
             let (done, finished) = oneshot::channel();
             thread::Builder::new().name("septwatch-demo".to_owned()).spawn(move || {
                 let say = |time_ns, text: &str| keep(&saying, time_ns, text);
-                // Nobody stops this VMM: it is a thread of the watcher.
-                let _ = done.send(act(&acted, &say, &told, &AtomicBool::new(false)));
+                let _ = done.send(act(&acted, &say, &told));
             })?;
             let mut watched =
                 Watched { show: &mut show, recording: recording.as_mut(), said: &said, steps: 0 };
@@ -243,17 +239,11 @@ struct Act {
     one_more: bool,
 }
 
-/// The actors' thread. `alert`: frames that come back are watched for. `mend`: the VMM was told what is wrong.
-fn act(
-    act: &Act,
-    say: &(dyn Fn(u64, &str) + Sync),
-    alert: &AtomicBool,
-    mend: &AtomicBool,
-) -> Result<Outcome> {
+/// The actors' thread. `alert`: frames that come back are watched for.
+fn act(act: &Act, say: &(dyn Fn(u64, &str) + Sync), alert: &AtomicBool) -> Result<Outcome> {
     let Act { scenario, config, seed, one_more } = *act;
     let host = scenario.host(config).context("the demo's host")?;
     let say = |text: &str| say(now_ns(), text);
-    let told_to_mend = || mend.load(Ordering::Acquire);
     let pause = || {
         // As a VMM would be gone for 8 ms; on a busy machine the watcher may need longer to be woken.
         let mut waited = 0;
@@ -262,7 +252,7 @@ fn act(
             waited += 1;
         }
     };
-    let stage = Stage { host: &host, say: &say, pause: &pause, told_to_mend: &told_to_mend, seed };
+    let stage = Stage { host: &host, say: &say, pause: &pause, seed };
     let acted = scenario.act(&stage).context("the scenario cannot be acted out")?;
     if one_more {
         scenarios::one_more(&stage).context("one more fault")?;

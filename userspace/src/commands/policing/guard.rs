@@ -1,14 +1,14 @@
 //! A policy at work: what arrives goes by here, and what is decided about it is carried out.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
-use serde_json::{Value, json};
 use septwatch_common::{Life, react::QuickRule};
+use serde_json::{Value, json};
 
 use super::{Policing, Prepared, needs, side::Side};
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
         audit::{Audit, Step, Who},
         control::{Asked, Control, Request},
         engine::{Armed, Engine},
-        explain::gaps::Gap,
+        explain::Gap,
         quick,
         react::host::Host,
         subject::Subject,
@@ -47,6 +47,8 @@ pub struct Guard {
     subjects: BTreeMap<u32, Subject>,
     /// What the kernel side follows.
     following: Vec<QuickRule>,
+    /// TDs of which it was said that they could not be pinned.
+    not_pinned: BTreeSet<u32>,
     /// What arrived and was not reacted to yet.
     seen: Vec<Seen>,
     tended: Instant,
@@ -99,6 +101,7 @@ impl Guard {
             attached,
             subjects: BTreeMap::new(),
             following: Vec::new(),
+            not_pinned: BTreeSet::new(),
             seen: Vec::new(),
             tended: Instant::now(),
         };
@@ -195,13 +198,17 @@ impl Guard {
             && quick::ready(self.engine.policy(), subject)
             && let Err(error) = self.actor.ready(subject)
         {
-            let td = subject.td.map_or_else(String::new, |td| format!(" of TD {td}"));
-            eprintln!("septwatch: the guest_memfd{td} are not pinned: {error}");
+            // Once for a TD: it is tried again and again.
+            let td = subject.td.unwrap_or(0);
+            if self.not_pinned.insert(td) {
+                eprintln!("septwatch: the guest_memfd of TD {td} are not pinned: {error}");
+            }
         }
     }
 
     fn part(&mut self, td: u32, session: &mut Session) -> Result<()> {
         self.engine.forget(td);
+        self.not_pinned.remove(&td);
         session.kernel().reactions().forget(td)?;
         if let Err(error) = self.actor.gone(td) {
             eprintln!("septwatch: what was pinned for TD {td}: {error}");
@@ -365,16 +372,6 @@ impl Guard {
         Ok(status)
     }
 
-    /// Ends the hold of a TD.
-    ///
-    /// # Errors
-    /// It is not held, or cannot be released.
-    pub fn release(&mut self, td: u32, session: &mut Session) -> Result<()> {
-        let side = &mut Side { kernel: session.kernel(), attached: self.attached };
-        self.actor.release(td, Who::this(), side)?;
-        Ok(())
-    }
-
     /// Ends. True: something is held or refused, and the programs that do it must stay.
     ///
     /// # Errors
@@ -383,6 +380,6 @@ impl Guard {
         self.actor.stop()?;
         let reactions = session.kernel().reactions();
         let cordoned = reactions.cordoning()?.errno != 0;
-        Ok(cordoned || !reactions.all_held()?.is_empty())
+        Ok(cordoned || reactions.all_held()?.iter().any(|(_, held)| held.errno != 0))
     }
 }

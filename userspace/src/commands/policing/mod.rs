@@ -10,21 +10,17 @@ use anyhow::{Result, bail};
 
 use super::BadInput;
 use crate::{
-    hooks::{
-        host::Host,
-        means::Means,
-        plan::{Plan, btf_names},
-        reactions::Needs,
-    },
+    hooks::{host::Host, means::Means, plan::Plan, reactions::Needs},
     policy::{
         audit,
-        explain::gaps::{Gap, gaps},
+        explain::{Gap, gaps},
         file::Policy,
         reaction::Reaction,
     },
+    source::open::OpenError,
 };
 
-pub use guard::{Guard, Seen};
+pub use guard::Guard;
 
 /// Flags of the commands that may follow a policy.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -57,14 +53,17 @@ pub struct Prepared {
 }
 
 impl Policing {
-    /// Reads the policy, and makes sure that this kernel can carry it out; `plan` says what of the kernel is known.
+    /// Reads the policy, and makes sure that this kernel, of which `plan` tells, can carry it out.
     ///
     /// # Errors
     /// The file is wrong, or the kernel cannot do what it asks for and `--allow-degraded` was not given.
-    pub fn prepare(&self, plan: &Plan) -> Result<Option<Prepared>> {
+    pub fn prepare(
+        &self,
+        plan: impl FnOnce() -> Result<(Plan, Host), OpenError>,
+    ) -> Result<Option<Prepared>> {
         let Some(from) = &self.policy else { return Ok(None) };
-        let means = Means::of(plan, Some(&Host::running(None)));
-        Prepared::read(from, means, self).map(Some)
+        let (plan, host) = plan()?;
+        Prepared::read(from, Means::of(&plan, Some(&host)), self).map(Some)
     }
 }
 

@@ -1,0 +1,48 @@
+//! `septwatch policy check`
+
+use std::io::Write;
+
+use anyhow::Result;
+use serde_json::json;
+
+use super::{find, means};
+use crate::{commands::exit, policy::explain::gaps};
+
+/// Says whether a policy is right, and whether this host can carry it out.
+///
+/// Exit code 0: it is, and it can; 2: it is not: the file, line and key are named; 3: this host cannot carry all of it out.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// A policy file, or the name of a shipped policy.
+    policy: String,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
+    let policy = find(&args.policy)?;
+    let means = means::of_host()?;
+    let gaps = gaps(&policy, &means);
+    if args.json {
+        let fields = json!({
+            "policy": policy.name,
+            "armed": policy.armed,
+            "rules": policy.rules.len(),
+            "gaps": gaps,
+            "means": means,
+        });
+        writeln!(out, "{fields}")?;
+    } else {
+        let armed = if policy.armed { "armed" } else { "dry run" };
+        writeln!(out, "policy {} ({armed}): {} rules, read without error", policy.name, policy.rules.len())?;
+        match gaps.as_slice() {
+            [] => writeln!(out, "this host can carry all of it out")?,
+            some => writeln!(out, "this host cannot carry {} of its steps out:", some.len())?,
+        }
+        for gap in &gaps {
+            writeln!(out, "  {gap}")?;
+        }
+    }
+    Ok(if gaps.is_empty() { exit::OK } else { exit::HOST })
+}

@@ -1,0 +1,73 @@
+//! Whether a file is one that only root and the user of this process decide about.
+
+use std::{
+    ffi::OsStr,
+    fs::{self, File, Metadata, OpenOptions},
+    io,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use super::PolicyError;
+
+const STICKY: u32 = 0o1000;
+const OTHERS_WRITE: u32 = 0o022;
+
+/// Opens what may be no file: a pipe must not keep us waiting.
+pub fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)
+}
+
+/// Whether nobody but root and this user can change the file that was opened, or put another in its place.
+pub fn check(path: &Path, file: &File) -> Result<(), PolicyError> {
+    let unreadable =
+        |path: &Path, source| PolicyError::File { path: path.to_owned(), source, help: String::new() };
+    let untrusted = |path: &Path, what: String| PolicyError::Untrusted { path: path.to_owned(), what };
+    let metadata = file.metadata().map_err(|error| unreadable(path, error))?;
+    if !metadata.is_file() {
+        return Err(untrusted(path, "not a regular file: no policy".to_owned()));
+    }
+    if let Some(owner) = stranger(&metadata) {
+        return Err(untrusted(
+            path,
+            format!("owned by uid {owner}: a policy must be root's or yours (chown)"),
+        ));
+    }
+    if metadata.mode() & OTHERS_WRITE != 0 {
+        let mode = metadata.mode() & 0o7777;
+        return Err(untrusted(path, format!("others can write it (mode {mode:04o}): chmod go-w")));
+    }
+    for folder in folders(path).map_err(|error| unreadable(path, error))? {
+        let metadata = fs::metadata(&folder).map_err(|error| unreadable(&folder, error))?;
+        if let Some(owner) = stranger(&metadata) {
+            let what = format!(
+                "a folder of uid {owner}, who can put another policy into it: it must be root's or yours"
+            );
+            return Err(untrusted(&folder, what));
+        }
+        if metadata.mode() & OTHERS_WRITE != 0 && metadata.mode() & STICKY == 0 {
+            let mode = metadata.mode() & 0o7777;
+            let what =
+                format!("others can put another policy into this folder (mode {mode:04o}): chmod go-w");
+            return Err(untrusted(&folder, what));
+        }
+    }
+    Ok(())
+}
+
+/// The owner, if it is neither root nor this user.
+fn stranger(metadata: &Metadata) -> Option<u32> {
+    let owner = metadata.uid();
+    (owner != 0 && owner != rustix::process::geteuid().as_raw()).then_some(owner)
+}
+
+/// Every folder that leads to the file, and to the link if its name is one.
+fn folders(path: &Path) -> io::Result<Vec<PathBuf>> {
+    let parent = path.parent().filter(|parent| parent.as_os_str() != OsStr::new(""));
+    let named = fs::canonicalize(parent.unwrap_or(Path::new(".")))?;
+    let real = fs::canonicalize(path)?;
+    let mut folders: Vec<_> = named.ancestors().chain(real.ancestors().skip(1)).map(Path::to_owned).collect();
+    folders.sort();
+    folders.dedup();
+    Ok(folders)
+}
