@@ -28,20 +28,30 @@ pub fn judge(console: &str, end: &End, ends: Ends, expected: &Expectation) -> Ve
         End::TimedOut => "no end in time",
         End::Died => "reset",
     };
-    vec![
+    let mut findings = vec![
         oracle::same(oracle::ENDED, wanted, found),
         oracle::in_order("console", &expected.console, console),
-    ]
+    ];
+    if let Some(note) = &expected.note {
+        let violation = word(console, NOTE, "violation").unwrap_or("nothing");
+        let frames = word(console, TRUTH, "frames").unwrap_or("an unknown number of");
+        let said = format!("{violation}, {frames} frames freed or reused");
+        findings.push(oracle::same(oracle::NOTE, note, &said));
+    }
+    findings
+}
+
+/// What the first line that begins so has for this key.
+fn word<'a>(console: &'a str, head: &str, key: &str) -> Option<&'a str> {
+    let line = console.lines().find(|line| line.starts_with(head))?;
+    line.split_whitespace().find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
 }
 
 /// From what went wrong to the end. Where there is a dump, the kernel's programs decided, by the note that they left, and
 /// the software module tells when the SEAMCALL failed, or the frame was freed, before that. Where there is none, userspace
 /// did, and the console has both.
 pub fn times(console: &str) -> Times {
-    let value = |head: &str, key: &str| {
-        let line = console.lines().find(|line| line.starts_with(head))?;
-        line.split_whitespace().find_map(|word| word.strip_prefix(key)?.strip_prefix('=')?.parse::<u64>().ok())
-    };
+    let value = |head: &str, key: &str| word(console, head, key)?.parse::<u64>().ok();
     let kernel = value(NOTE, "wanted_ns").and_then(|wanted| {
         let before = ["failed_ns", "frame_ns"].into_iter().filter_map(|key| value(TRUTH, key));
         before.filter(|ns| *ns != 0 && *ns <= wanted).max().map(|ns| wanted - ns)
@@ -82,6 +92,17 @@ LAB-DUMP-READ
         let console = "[    2.000100] virt/tdx: SEAMCALL TDH_MEM_PAGE_REMOVE failed: 0x8000020000000092\n\
                        [    2.000600] Kernel panic - not syncing: sysrq triggered crash\n";
         assert_eq!(times(console), Times { kernel: None, agent: Some(500_000) });
+    }
+
+    #[test]
+    fn a_note_is_held_against_what_the_module_counted() {
+        let equal = |note: &str| {
+            let expected = Expectation { note: Some(note.to_owned()), ..Expectation::default() };
+            judge(DUMP, &End::CrashKernel, Ends::CrashKernel, &expected).iter().all(|finding| finding.equal)
+        };
+        assert!(equal("zap-failed, 0 frames freed or reused"));
+        assert!(!equal("zap-failed, 1 frames freed or reused"));
+        assert!(!equal("vm-bugged, 0 frames freed or reused"));
     }
 
     #[test]

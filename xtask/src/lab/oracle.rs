@@ -24,6 +24,11 @@ pub struct Finding {
 }
 
 impl Finding {
+    /// Whether it is about a reaction itself.
+    pub fn is_of_reaction(&self) -> bool {
+        [ENDED, AUDIT, NOTE, BACK].contains(&self.what)
+    }
+
     /// One side of it in a few words for a table: `2 owned`, `1 freed-while-owned`; none where there is nothing.
     pub fn brief(&self, side: fn(&Self) -> &[String]) -> Option<String> {
         let list = side(self);
@@ -44,7 +49,7 @@ impl Finding {
                 let counts = list.iter().filter_map(|line| line.rsplit_once(" x")?.1.parse::<u64>().ok());
                 Some(counts.sum::<u64>()).filter(|sum| *sum > 0).map(|sum| format!("{sum} still owned"))
             }
-            ENDED | AUDIT => (!list.is_empty()).then(|| list.join(", ")),
+            ENDED | AUDIT | NOTE => (!list.is_empty()).then(|| list.join(", ")),
             BACK => (!list.is_empty()).then(|| format!("frames back: {}", list.join(" "))),
             SEPTWATCH => (!list.is_empty()).then(|| format!("{} verdicts", list.len())),
             _ => None,
@@ -58,6 +63,7 @@ const OWNED: &str = "owned at the end";
 const SEPTWATCH: &str = "septwatch";
 pub const ENDED: &str = "the machine's end";
 pub const AUDIT: &str = "audit log";
+pub const NOTE: &str = "dump";
 const BACK: &str = "frames back";
 
 /// What a kernel log must not hold when nothing is expected of it.

@@ -20,7 +20,8 @@ pub fn is_of_group(scenario: &str) -> bool {
     scenario.starts_with(SCENARIO)
 }
 
-/// From the violation until the reaction was done, in ns, by who did it.
+/// From the SEAMCALL that failed, or the frame that was freed, until the reaction was done, in ns, by who did it. The
+/// software module tells when the first was, septwatch when the second was, by the same clock.
 #[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
 pub struct Times {
     pub kernel: Option<u64>,
@@ -77,16 +78,31 @@ pub fn audited(expected: &[String], log: &str) -> Finding {
 
 /// How long the reaction took that the scenario is named after; where it is named after none, the first that was done.
 pub fn times(out: &Path, scenario: &str) -> Times {
-    let log = fs::read_to_string(out.join(AUDIT_LOG)).unwrap_or_default();
-    of_log(&log, scenario.strip_prefix(SCENARIO).unwrap_or(scenario))
+    let read = |name| fs::read_to_string(out.join(name)).unwrap_or_default();
+    of_log(&read(AUDIT_LOG), &failures(&read("calls")), scenario.strip_prefix(SCENARIO).unwrap_or(scenario))
 }
 
-fn of_log(log: &str, about: &str) -> Times {
+/// When SEAMCALLs failed, by the software module.
+fn failures(calls: &str) -> Vec<u64> {
+    let failed = calls.lines().filter(|line| {
+        let status = line.split_once("-> 0x").and_then(|(_, rest)| rest.split(' ').next());
+        // Bit 63 of the status.
+        status.is_some_and(|digits| u64::from_str_radix(digits, 16).is_ok_and(|status| status >> 63 != 0))
+    });
+    failed.filter_map(|line| line.split_once(" ns=")?.1.split(' ').next()?.parse().ok()).collect()
+}
+
+fn of_log(log: &str, failures: &[u64], about: &str) -> Times {
     let done: Vec<Value> = steps(log).filter(|step| step["result"] == "done").collect();
+    let time = |step: &Value| {
+        let begun = step["violation_ns"].as_u64()?;
+        let failed = failures.iter().rev().find(|ns| **ns <= begun)?;
+        step["done_ns"].as_u64()?.checked_sub(*failed)
+    };
     let first = |by: &str| {
         let by_it = || done.iter().filter(|step| step["by"] == by);
         let named = |step: &&Value| step["reaction"].as_str().is_some_and(|name| about.starts_with(name));
-        by_it().find(named).or_else(|| by_it().next()).and_then(|step| step["latency_ns"].as_u64())
+        by_it().find(named).or_else(|| by_it().next()).and_then(time)
     };
     Times { kernel: first("kernel"), agent: first("agent") }
 }
@@ -116,10 +132,10 @@ mod tests {
     use super::*;
 
     const LOG: &str = r#"{"event":"started"}
-{"reaction":"hold","by":"kernel","permit":"do","result":"done","latency_ns":1200}
-{"reaction":"hold","by":"agent","permit":"do","result":"done","latency_ns":900000}
-{"reaction":"stop","by":"agent","permit":"do","result":"done","latency_ns":950000}
-{"reaction":"stop","by":"agent","permit":"do","result":"done","latency_ns":990000}
+{"reaction":"hold","by":"kernel","permit":"do","result":"done","violation_ns":5100,"done_ns":5200}
+{"reaction":"hold","by":"agent","permit":"do","result":"done","violation_ns":5100,"done_ns":9000}
+{"reaction":"stop","by":"agent","permit":"do","result":"done","violation_ns":5100,"done_ns":9500}
+{"reaction":"stop","by":"agent","permit":"do","result":"done","violation_ns":5100,"done_ns":9900}
 "#;
 
     #[test]
@@ -142,9 +158,17 @@ mod tests {
 
     #[test]
     fn times_are_those_of_the_reaction_that_a_scenario_is_named_after() {
-        assert_eq!(of_log(LOG, "stop"), Times { kernel: Some(1200), agent: Some(950_000) });
-        assert_eq!(of_log(LOG, "hold-qemu"), Times { kernel: Some(1200), agent: Some(900_000) });
-        assert_eq!(of_log("", "stop"), Times::default());
+        const CALLS: &str = "\
+1 ns=4000 cpu=0 pid=9 MEM_PAGE_REMOVE rcx=0x1 rdx=0x1 r8=0 -> 0x8000020000000092 rcx=0 rdx=0 rule=0
+2 ns=5000 cpu=0 pid=9 MEM_PAGE_REMOVE rcx=0x1 rdx=0x1 r8=0 -> 0x8000020000000092 rcx=0 rdx=0 rule=0
+3 ns=5050 cpu=0 pid=9 MEM_TRACK rcx=0x1 rdx=0x1 r8=0 -> 0x0000000000000000 rcx=0 rdx=0
+4 ns=7000 cpu=0 pid=9 PHYMEM_PAGE_RECLAIM rcx=0x1 rdx=0x1 r8=0 -> 0xc000040000000000 rcx=0 rdx=0
+";
+        let failures = failures(CALLS);
+        assert_eq!(failures, [4000, 5000, 7000]);
+        assert_eq!(of_log(LOG, &failures, "stop"), Times { kernel: Some(200), agent: Some(4500) });
+        assert_eq!(of_log(LOG, &failures, "hold-qemu"), Times { kernel: Some(200), agent: Some(4000) });
+        assert_eq!(of_log(LOG, &[], "stop"), Times::default());
     }
 
     #[test]

@@ -167,26 +167,23 @@ struct Verdict {
 }
 
 impl Verdict {
-    /// What was expected, in a few words.
-    fn expected(&self) -> String {
-        self.brief(|finding| &finding.expected)
-    }
-
-    /// What was found, or why nothing was.
-    fn found(&self) -> String {
-        if self.why.is_empty() { self.brief(|finding| &finding.found) } else { self.why.clone() }
-    }
-
-    fn brief(&self, side: fn(&Finding) -> &[String]) -> String {
-        let parts: Vec<String> = self.findings.iter().filter_map(|finding| finding.brief(side)).collect();
-        if parts.is_empty() { "clean".to_owned() } else { parts.join(", ") }
+    /// What was expected and what was found, of the findings that are chosen, in a few words; or why nothing was found.
+    fn brief(&self, chosen: fn(&Finding) -> bool) -> (String, String) {
+        let side = |side: fn(&Finding) -> &[String]| {
+            let findings = self.findings.iter().filter(|finding| chosen(finding));
+            let parts: Vec<String> = findings.filter_map(|finding| finding.brief(side)).collect();
+            if parts.is_empty() { "clean".to_owned() } else { parts.join(", ") }
+        };
+        let found = if self.why.is_empty() { side(|finding| &finding.found) } else { self.why.clone() };
+        (side(|finding| &finding.expected), found)
     }
 
     fn row(&self, name: &str) -> Row {
+        let (expected, seen) = self.brief(Finding::is_of_reaction);
         Row {
             name: name.to_owned(),
-            expected: self.expected(),
-            seen: self.found(),
+            expected,
+            seen,
             equal: self.kept.is_none(),
             times: self.times,
         }
@@ -367,7 +364,7 @@ fn keep(from: &Path, to: &Path) -> Result<()> {
 }
 
 fn tell(name: &str, verdict: &Verdict, time: Option<Duration>) {
-    let (expected, found) = (verdict.expected(), verdict.found());
+    let (expected, found) = verdict.brief(|finding| !finding.is_of_reaction());
     let mark = if verdict.kept.is_some() { "  DIFFERENT" } else { "" };
     let time = time.map(seconds).unwrap_or_default();
     println!("{name:24} {expected:44} {found:44} {time}{mark}");

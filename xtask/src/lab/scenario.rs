@@ -151,6 +151,9 @@ pub struct Expectation {
     /// What the console must contain, in this order, of a machine whose kernel ends.
     #[serde(default)]
     pub console: Vec<String>,
+    /// What the dump must hold: the violation that septwatch noted, and how many frames the software module's probe had
+    /// seen: `VIOLATION, N frames freed or reused`.
+    pub note: Option<String>,
     /// Neither the kernel log nor the reuse of freed frames is compared.
     #[serde(skip)]
     pub loose: bool,

@@ -1,5 +1,6 @@
 //! Crash kernels: loading one, and what it finds in the memory of the kernel that crashed.
 
+use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -8,7 +9,7 @@ use std::os::fd::AsRawFd as _;
 
 use anyhow::{Context as _, Result, ensure};
 use septwatch_common::Violation;
-use septwatch_common::react::{CRASH_MAGIC, CrashNote};
+use septwatch_common::react::{CRASH_MAGIC, CrashNote, QUICK_RULES};
 
 /// `KEXEC_FILE_ON_CRASH`
 const ON_CRASH: libc::c_ulong = 2;
@@ -49,13 +50,14 @@ const AGAIN: usize = 128;
 const WORD: usize = 8;
 
 /// Prints a line for each of the notes that septwatch left, `LAB-NOTE`, and for what the software module had counted,
-/// `LAB-TRUTH`.
+/// `LAB-TRUTH`. A dump has some of the memory twice.
 ///
 /// # Errors
 /// The dump cannot be read.
 pub fn read(dump: &str) -> Result<()> {
     let mut file = File::open(dump).with_context(|| format!("cannot open {dump}"))?;
     let mut memory = vec![0u8; AGAIN];
+    let mut told = BTreeSet::new();
     loop {
         let got = (&mut file).take(CHUNK as u64).read_to_end(&mut memory);
         let got = got.with_context(|| format!("cannot read {dump}"))?;
@@ -66,8 +68,10 @@ pub fn read(dump: &str) -> Result<()> {
             let at = n * WORD;
             if firsts.contains(&u64::from_le_bytes(*bytes))
                 && let Some(line) = found(&memory[at..at + AGAIN])
+                && !told.contains(&line)
             {
                 println!("{line}");
+                told.insert(line);
             }
         }
         if got == 0 {
@@ -90,23 +94,27 @@ fn found(memory: &[u8]) -> Option<String> {
     }
 }
 
+/// Numbers of SEAMCALL leaves, and what stands for none in a note.
+const LEAVES: u64 = 64;
+const NO_LEAF: u64 = 0xff;
+
 /// The programs that know how a note begins have these bytes too, with something else behind them.
 fn note(memory: &[u8]) -> Option<String> {
     let half = |at: usize| word(memory, at) & 0xffff_ffff;
     let wanted = word(memory, offset_of!(CrashNote, wanted_ns));
     let violation = Violation::ALL.get(usize::try_from(half(offset_of!(CrashNote, violation))).ok()?)?;
-    if wanted == 0 || half(offset_of!(CrashNote, zero)) != 0 {
+    let (leaf, rule) = (half(offset_of!(CrashNote, leaf)), half(offset_of!(CrashNote, rule)));
+    let known = (leaf < LEAVES || leaf == NO_LEAF) && rule < u64::from(QUICK_RULES);
+    if wanted == 0 || !known || half(offset_of!(CrashNote, zero)) != 0 {
         return None;
     }
     Some(format!(
-        "LAB-NOTE wanted_ns={wanted} violation={} leaf={} status={:#018x} td={} gfn={:#x} pfn={:#x} rule={}",
+        "LAB-NOTE wanted_ns={wanted} violation={} leaf={leaf} status={:#018x} td={} gfn={:#x} pfn={:#x} rule={rule}",
         violation.name(),
-        half(offset_of!(CrashNote, leaf)),
         word(memory, offset_of!(CrashNote, status)),
         word(memory, offset_of!(CrashNote, td)),
         word(memory, offset_of!(CrashNote, gfn)),
         word(memory, offset_of!(CrashNote, pfn)),
-        half(offset_of!(CrashNote, rule)),
     ))
 }
 
@@ -132,8 +140,16 @@ mod tests {
             line,
             "LAB-NOTE wanted_ns=7 violation=zap-failed leaf=29 status=0x0000000000000000 td=3 gfn=0x0 pfn=0x0 rule=0"
         );
-        memory[offset_of!(CrashNote, violation)] = 200;
-        assert_eq!(found(&memory), None, "no such violation");
+        for (at, other) in [
+            (offset_of!(CrashNote, violation), 200),
+            (offset_of!(CrashNote, leaf), 100),
+            (offset_of!(CrashNote, rule), 100),
+            (offset_of!(CrashNote, zero), 1),
+        ] {
+            let before = std::mem::replace(&mut memory[at], other);
+            assert_eq!(found(&memory), None, "{other} at {at}");
+            memory[at] = before;
+        }
     }
 
     #[test]
