@@ -180,13 +180,7 @@ impl Verdict {
 
     fn row(&self, name: &str) -> Row {
         let (expected, seen) = self.brief(Finding::is_of_reaction);
-        Row {
-            name: name.to_owned(),
-            expected,
-            seen,
-            equal: self.kept.is_none(),
-            times: self.times,
-        }
+        Row { name: name.to_owned(), expected, seen, equal: self.kept.is_none(), times: self.times }
     }
 }
 
@@ -297,14 +291,13 @@ fn many(job: &Job<'_>, name: &str, cases: &[Case]) -> Result<Vec<(String, Verdic
     let mut told = Instant::now();
     let script = batch::script(cases);
     let files = [("run", RUN_SCENARIO), ("script", script.as_str())];
-    let ran =
-        boot(job, Wanted::default(), name, &files, (1, BATCH_LIMIT), |text| {
-            begun += text.matches("lab: case ").count();
-            if told.elapsed() >= PROGRESS {
-                told = Instant::now();
-                note(name, format_args!("case {begun} of {}", cases.len()));
-            }
-        })?;
+    let ran = boot(job, Wanted::default(), name, &files, (1, BATCH_LIMIT), |text| {
+        begun += text.matches("lab: case ").count();
+        if told.elapsed() >= PROGRESS {
+            told = Instant::now();
+            note(name, format_args!("case {begun} of {}", cases.len()));
+        }
+    })?;
     let out = ran.out();
     let whole = match ran.why() {
         Some(why) => Err(format!("{why}, in case {begun} of {}", cases.len())),
@@ -344,7 +337,13 @@ fn verdict(job: &Job<'_>, name: &str, judged: Result<Vec<Finding>, String>, from
     if !equal || job.how.keep {
         keep(from, &kept)?;
     }
-    Ok(Verdict { findings, why, timeline: String::new(), times: Times::default(), kept: (!equal).then_some(kept) })
+    Ok(Verdict {
+        findings,
+        why,
+        timeline: String::new(),
+        times: Times::default(),
+        kept: (!equal).then_some(kept),
+    })
 }
 
 /// Leaves console, emulator's log and the guest's files where a person finds them.

@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::fs::File;
-use std::io::{self, Read as _};
+use std::io;
 use std::mem::offset_of;
 use std::os::fd::AsRawFd as _;
 
 use anyhow::{Context as _, Result, ensure};
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use septwatch_common::Violation;
 use septwatch_common::react::{CRASH_MAGIC, CrashNote, QUICK_RULES};
 
@@ -43,41 +44,48 @@ const TRUTH_MAGIC: [u8; 16] = *b"softtdx-truth\0\0\0";
 /// What follows it there, each of 8 bytes.
 const TRUTH: [&str; 5] = ["calls", "failed", "failed_ns", "frames", "frame_ns"];
 
-/// How much is read at a time, and how much of it is looked at again with what follows: the longest of what is looked
-/// for. Everything that is looked for is aligned to `WORD`.
-const CHUNK: usize = 1 << 20;
-const AGAIN: usize = 128;
+/// How much of a dump is mapped at a time, how much of that is in the next part, too, and the longest of what is looked
+/// for, which is aligned to `WORD`. (Reading it is many times slower: the kernel maps and unmaps every page.)
+const PART: u64 = 32 << 20;
+const OVERLAP: u64 = 4096;
+const LONGEST: usize = 128;
 const WORD: usize = 8;
 
 /// Prints a line for each of the notes that septwatch left, `LAB-NOTE`, and for what the software module had counted,
 /// `LAB-TRUTH`. A dump has some of the memory twice.
 ///
 /// # Errors
-/// The dump cannot be read.
+/// The dump cannot be mapped.
 pub fn read(dump: &str) -> Result<()> {
-    let mut file = File::open(dump).with_context(|| format!("cannot open {dump}"))?;
-    let mut memory = vec![0u8; AGAIN];
+    let file = File::open(dump).with_context(|| format!("cannot open {dump}"))?;
+    let size = file.metadata().with_context(|| format!("cannot look at {dump}"))?.len();
     let mut told = BTreeSet::new();
-    loop {
-        let got = (&mut file).take(CHUNK as u64).read_to_end(&mut memory);
-        let got = got.with_context(|| format!("cannot read {dump}"))?;
-        // Word by word, and more only where the first fits: the machine is slow, and its memory large.
-        let firsts = [word(&CRASH_MAGIC, 0), word(&TRUTH_MAGIC, 0)];
-        let (words, _) = memory[..memory.len() - AGAIN].as_chunks::<WORD>();
-        for (n, bytes) in words.iter().enumerate() {
-            let at = n * WORD;
-            if firsts.contains(&u64::from_le_bytes(*bytes))
-                && let Some(line) = found(&memory[at..at + AGAIN])
-                && !told.contains(&line)
-            {
-                println!("{line}");
-                told.insert(line);
-            }
+    for from in (0..size).step_by(usize::try_from(PART)?) {
+        let length = usize::try_from((PART + OVERLAP).min(size - from))?;
+        // SAFETY: a new mapping, which nothing else knows of.
+        let at =
+            unsafe { mmap(std::ptr::null_mut(), length, ProtFlags::READ, MapFlags::PRIVATE, &file, from) };
+        let at = at.with_context(|| format!("cannot map {dump} from {from:#x}"))?;
+        // SAFETY: it is so long, and holds the memory of a kernel that has ended: it does not change any more.
+        look_through(unsafe { std::slice::from_raw_parts(at.cast(), length) }, &mut told);
+        // SAFETY: what was found in it was copied.
+        unsafe { munmap(at, length) }.context("cannot unmap a dump")?;
+    }
+    Ok(())
+}
+
+/// Word by word, and more only where the first fits: the machine is slow, and its memory large.
+fn look_through(memory: &[u8], told: &mut BTreeSet<String>) {
+    let firsts = [word(&CRASH_MAGIC, 0), word(&TRUTH_MAGIC, 0)];
+    let (words, _) = memory.as_chunks::<WORD>();
+    for (n, bytes) in words.iter().enumerate() {
+        if firsts.contains(&u64::from_le_bytes(*bytes))
+            && let Some(line) = memory.get(n * WORD..n * WORD + LONGEST).and_then(found)
+            && !told.contains(&line)
+        {
+            println!("{line}");
+            told.insert(line);
         }
-        if got == 0 {
-            return Ok(());
-        }
-        memory.drain(..memory.len() - AGAIN);
     }
 }
 
@@ -128,7 +136,7 @@ mod tests {
 
     #[test]
     fn a_note_is_told_from_its_beginning_alone() {
-        let mut memory = vec![0u8; AGAIN];
+        let mut memory = vec![0u8; LONGEST];
         memory[..16].copy_from_slice(&CRASH_MAGIC);
         assert_eq!(found(&memory), None, "no time: nothing was decided");
         memory[offset_of!(CrashNote, wanted_ns)] = 7;
@@ -153,8 +161,22 @@ mod tests {
     }
 
     #[test]
+    fn what_is_in_a_dump_twice_is_told_once() {
+        let mut memory = vec![0u8; 4 * LONGEST];
+        for at in [WORD, 2 * LONGEST] {
+            memory[at..at + 16].copy_from_slice(&TRUTH_MAGIC);
+        }
+        // What is cut off is in the next part.
+        let end = memory.len() - 16;
+        memory[end..].copy_from_slice(&CRASH_MAGIC);
+        let mut told = BTreeSet::new();
+        look_through(&memory, &mut told);
+        assert_eq!(told.len(), 1);
+    }
+
+    #[test]
     fn the_modules_counts_are_read() {
-        let mut memory = vec![0u8; AGAIN];
+        let mut memory = vec![0u8; LONGEST];
         memory[..16].copy_from_slice(&TRUTH_MAGIC);
         memory[16] = 9;
         memory[40] = 1;
