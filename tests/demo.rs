@@ -184,3 +184,28 @@ fn what_was_not_announced_is_a_difference() {
     assert!(done.stdout.contains("not caused: freed-while-mapped pfn 0x"), "{done}");
     assert!(done.stdout.contains("expected and found DIFFER"), "{done}");
 }
+
+/// The stand-in for the VMM is held and stopped before it punches the page out that the TD still has; with a policy that
+/// only tells, it punches.
+#[test]
+fn a_policy_keeps_the_page_of_a_failed_zap() {
+    let septwatch = septwatch!();
+    let run = |policy: &str| {
+        let done = Run::new(&septwatch, &["demo", "--json", "--policy", policy]).finish_in_turn().exits(0);
+        scenario(&done)
+    };
+    let contained = run("contain");
+    assert!(contained.of("violation").all(|violation| violation["violation"] == "zap-failed"));
+    for reaction in ["hold", "stop"] {
+        let done = |step: &serde_json::Value| step["reaction"] == reaction && step["result"] == "done";
+        assert!(contained.of("reaction").any(done), "{reaction}");
+    }
+    let still: Vec<_> = contained.of("stopped").collect();
+    assert_eq!(still.len(), 1);
+    assert_eq!(still[0]["freed"], 0, "{}", still[0]);
+    assert!(number(&still[0]["released"], "inodes") >= 1 && number(&still[0]["released"], "frames") >= 1);
+
+    let observed = run("observe");
+    assert!(observed.of("violation").any(|violation| violation["violation"] == "freed-while-blocked"));
+    assert_eq!(observed.of("stopped").count(), 0);
+}

@@ -23,6 +23,9 @@ struct Cli {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     Demo(demo::Args),
+    /// The demo's VMM, for the demo alone.
+    #[command(hide = true)]
+    DemoStandIn,
     Watch(watch::Args),
     Record(record::Args),
     Replay(replay::Args),
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
     let mut out = io::BufWriter::new(io::stdout().lock());
     let result = match &cli.command {
         Command::Demo(args) => demo::run(args, &mut out),
+        Command::DemoStandIn => demo::stand_in::run(),
         Command::Watch(args) => watch::run(args, &mut out),
         Command::Record(args) => record::run(args, &mut out),
         Command::Replay(args) => replay::run(args, &mut out),

@@ -340,3 +340,6 @@ fn costs(policy: &Policy) -> Vec<&'static str> {
     }
     costs
 }
+
+#[cfg(test)]
+mod tests;

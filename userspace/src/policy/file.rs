@@ -202,13 +202,14 @@ impl Policy {
     pub fn parse(path: &Path, text: &str) -> Result<Self, PolicyError> {
         let written: Result<Written, _> = toml::from_str(text);
         let written = written.map_err(|error| {
-            // Some of its messages have lines; what they quote may be anything.
             let what = error.message().replace('\n', "; ");
             check::Wrong { at: error.span().map_or(0, |span| span.start), what }
         });
         written.and_then(|written| check::policy(&written)).map_err(|check::Wrong { at, what }| {
             let before = &text.as_bytes()[..at.min(text.len())];
             let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
+            // What it quotes may be anything.
+            let what = what.replace(char::is_control, "?");
             PolicyError::Line { path: path.to_owned(), line, key: place::key(text, at), what }
         })
     }
@@ -222,59 +223,4 @@ impl Step {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "tests")]
-mod tests {
-    use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
-
-    use super::*;
-    use crate::policy::shipped;
-
-    fn wrong(text: &str) -> String {
-        Policy::parse(Path::new("p.toml"), text).unwrap_err().to_string()
-    }
-
-    #[test]
-    fn the_shipped_policies_are_policies() {
-        for (name, text) in shipped::all() {
-            let policy = Policy::parse(Path::new(name), text).unwrap();
-            assert_eq!(policy.name, name);
-            assert!(!policy.rules.is_empty(), "{name}");
-            assert!(text.starts_with('#'), "{name} is explained");
-        }
-    }
-
-    #[test]
-    fn what_is_wrong_is_named_by_file_line_and_key() {
-        let rule = |inside: &str| format!("name = \"p\"\n[[rules]]\nname = \"r\"\n{inside}\n");
-        let any = "violation = \"any\"\n";
-        for (text, parts) in [
-            ("name = \"p\"\narmd = true\n".to_owned(), ["2", "armd"]),
-            (rule("violation = [\"freed\"]\nladder = [{ do = \"log\" }]"), ["4", "freed"]),
-            (rule(&format!("{any}ladder = [{{ do = \"explode\" }}]")), ["5", "explode"]),
-            (rule(&format!("{any}ladder = [{{ do = \"kill\" }}]")), ["5", "unsafe-kill"]),
-            (rule(&format!("{any}ladder = [{{ do = \"stop\", errno = \"EIO\" }}]")), ["5", "errno"]),
-            (rule(&format!("{any}ladder = [{{ do = \"hold\", errno = \"ENOPE\" }}]")), ["5", "ENOPE"]),
-            (rule(&format!("{any}cool_down = \"soon\"\nladder = [{{ do = \"log\" }}]")), ["5", "soon"]),
-        ] {
-            let said = wrong(&text);
-            assert!(said.contains("p.toml"), "{said}");
-            for part in parts {
-                assert!(said.contains(part), "{part} is not in: {said}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_file_that_others_can_write_is_none() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("p.toml");
-        fs::write(&path, shipped::text("contain").unwrap()).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-        Policy::read(&path).unwrap();
-        for mode in [0o620, 0o602] {
-            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-            let refused = Policy::read(&path).unwrap_err().to_string();
-            assert!(refused.contains("p.toml"), "{refused}");
-        }
-    }
-}
+mod tests;

@@ -76,3 +76,6 @@ impl Selector {
         parts.into_iter().map(one).min().unwrap_or(Fit::Yes)
     }
 }
+
+#[cfg(test)]
+mod tests;

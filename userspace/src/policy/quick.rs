@@ -92,3 +92,6 @@ pub fn ready(policy: &Policy, subject: &Subject) -> bool {
     };
     policy.armed && policy.rules.iter().filter(fits).any(is_ready)
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,7 +2,9 @@
 //! frees; and what they find is held against what the demo knows that it did.
 
 mod oracle;
+mod policed;
 mod show;
+pub mod stand_in;
 
 use std::{
     io::Write,
@@ -17,9 +19,10 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow};
 use septwatch_common::Line;
+use serde::{Deserialize, Serialize};
 use tokio::{sync::oneshot, time};
 
-use super::{Interrupts, exit, recording, watching};
+use super::{BadInput, Interrupts, exit, recording, watching};
 use crate::{
     hooks::lock::Lock,
     model::verdict::Verdict,
@@ -42,10 +45,15 @@ use crate::{
     view::stack::{KernelSymbols, Places},
 };
 use oracle::{Caused, Comparison};
+use policed::Policed;
 use show::Show;
+use stand_in::StandIn;
 
 /// Without an argument: a guided tour.
 const TOUR: [&str; 4] = ["clean", "zap-failed", "freed-while-mapped", "reused-while-mapped"];
+
+/// With a policy, and without an argument: something that it can still prevent.
+const POLICED: &str = "zap-failed-punch";
 
 /// Shows septwatch at work on any Linux host: a software TDX module in this process makes the mistakes.
 ///
@@ -77,6 +85,11 @@ pub struct Args {
     /// file is not.
     #[arg(long, value_name = "FILE")]
     pub record: Option<PathBuf>,
+    /// Follow a policy, armed: the name of a shipped one, or a file. The VMM is a process of its own then, and what the
+    /// policy does is done to that process; the scenario is zap-failed-punch if none is named. Audit log:
+    /// /run/septwatch/demo-audit.
+    #[arg(long, value_name = "NAME|FILE", conflicts_with = "one_more")]
+    pub policy: Option<String>,
     /// What watches.
     #[command(flatten)]
     pub watching: super::Watching,
@@ -102,6 +115,7 @@ fn scenario_names() -> clap::builder::PossibleValuesParser {
 }
 
 /// What came of one scenario.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 struct Outcome {
     caused: Caused,
     /// Frames that the module owns at the end.
@@ -121,6 +135,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
     }
     let chosen: Vec<_> = match &args.scenario {
         Some(name) => scenarios::named(name).into_iter().collect(),
+        None if args.policy.is_some() => scenarios::named(POLICED).into_iter().collect(),
         None => TOUR.into_iter().filter_map(scenarios::named).collect(),
     };
     open::check_capabilities()?;
@@ -147,12 +162,20 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
             Some(Recording { recorder: Recorder::new(What::All, files)?, symbols: KernelSymbols::running() })
         }
     };
-    let mut demo = Demo { args, config, session: Session::new(kernel)?, runtime, recording: recorder };
+    let mut session = Session::new(kernel)?;
+    let policed = match &args.policy {
+        None => None,
+        Some(policy) => Some(Policed::begin(policy, &options, &mut session)?),
+    };
+    let mut demo = Demo { args, config, session, runtime, recording: recorder, policed };
     let mut all_equal = true;
     for (number, scenario) in chosen.iter().enumerate() {
         let last = number + 1 == chosen.len();
         all_equal &= demo.one(scenario, args.one_more && last, out)?;
         out.flush()?;
+    }
+    if let Some(policed) = &mut demo.policed {
+        policed.end(&mut demo.session)?;
     }
     if let Some(Recording { recorder, .. }) = demo.recording {
         let written = recording::finish(recorder, &mut demo.session, Why::CommandEnded)?;
@@ -176,12 +199,13 @@ struct Demo<'a> {
     session: Session,
     runtime: tokio::runtime::Runtime,
     recording: Option<Recording>,
+    policed: Option<Policed>,
 }
 
 impl Demo<'_> {
     /// Acts one scenario out, shows it, and says whether expected and found are equal.
     fn one(&mut self, scenario: &'static Scenario, one_more: bool, out: &mut dyn Write) -> Result<bool> {
-        let Self { args, config, session, runtime, recording } = self;
+        let Self { args, config, session, runtime, recording, policed } = self;
         session.kernel().record_pages(
             scenario.every_call || args.all_events || args.watching.latency || recording.is_some(),
         )?;
@@ -191,14 +215,26 @@ impl Demo<'_> {
         let alert = Arc::new(AtomicBool::new(false));
         let acted = Act { scenario, config: *config, seed: args.seed, one_more };
         let outcome = {
-            let (saying, told) = (Arc::clone(&said), Arc::clone(&alert));
-            let (done, finished) = oneshot::channel();
-            thread::Builder::new().name("septwatch-demo".to_owned()).spawn(move || {
-                let say = |time_ns, text: &str| keep(&saying, time_ns, text);
-                let _ = done.send(act(&acted, &say, &told));
-            })?;
+            let finished = match policed {
+                None => {
+                    let (saying, told) = (Arc::clone(&said), Arc::clone(&alert));
+                    let (done, finished) = oneshot::channel();
+                    thread::Builder::new().name("septwatch-demo".to_owned()).spawn(move || {
+                        let say = |time_ns, text: &str| keep(&saying, time_ns, text);
+                        // Nobody stops this VMM: it is a thread of the watcher.
+                        let _ = done.send(act(&acted, &say, &told, &AtomicBool::new(false)));
+                    })?;
+                    finished
+                }
+                Some(policed) => {
+                    let (stand_in, finished) = StandIn::start(&acted, Arc::clone(&said))?;
+                    policed.act(stand_in);
+                    finished
+                }
+            };
+            let recording = recording.as_mut();
             let mut watched =
-                Watched { show: &mut show, recording: recording.as_mut(), said: &said, steps: 0 };
+                Watched { show: &mut show, recording, policed: policed.as_mut(), said: &said, steps: 0 };
             runtime.block_on(watch(session, finished, &alert, &mut watched))?
         };
         let Some(outcome) = outcome else { return Err(anyhow!(super::Interrupted)) };
@@ -210,7 +246,14 @@ impl Demo<'_> {
         counted.iter_mut().zip(before).for_each(|(counted, before)| *counted -= before);
         let comparison = oracle::compare(&outcome.caused, show.verdicts(), counted);
         let said = std::mem::take(&mut *said.lock().unwrap_or_else(PoisonError::into_inner));
+        // The result is the last line for tools, and what was done about it the last for people.
+        if let Some(policed) = policed.as_mut().filter(|_| args.json) {
+            policed.print(true, out)?;
+        }
         show.print(said, &comparison, &standing, &latencies, ledger_agrees, out)?;
+        if let Some(policed) = policed.as_mut().filter(|_| !args.json) {
+            policed.print(false, out)?;
+        }
         Ok(comparison.is_equal() && ledger_agrees && is_accounted_for(&standing))
     }
 }
@@ -239,11 +282,17 @@ struct Act {
     one_more: bool,
 }
 
-/// The actors' thread. `alert`: frames that come back are watched for.
-fn act(act: &Act, say: &(dyn Fn(u64, &str) + Sync), alert: &AtomicBool) -> Result<Outcome> {
+/// The actors' thread. `alert`: frames that come back are watched for. `mend`: the VMM was told what is wrong.
+fn act(
+    act: &Act,
+    say: &(dyn Fn(u64, &str) + Sync),
+    alert: &AtomicBool,
+    mend: &AtomicBool,
+) -> Result<Outcome> {
     let Act { scenario, config, seed, one_more } = *act;
     let host = scenario.host(config).context("the demo's host")?;
     let say = |text: &str| say(now_ns(), text);
+    let told_to_mend = || mend.load(Ordering::Acquire);
     let pause = || {
         // As a VMM would be gone for 8 ms; on a busy machine the watcher may need longer to be woken.
         let mut waited = 0;
@@ -252,7 +301,7 @@ fn act(act: &Act, say: &(dyn Fn(u64, &str) + Sync), alert: &AtomicBool) -> Resul
             waited += 1;
         }
     };
-    let stage = Stage { host: &host, say: &say, pause: &pause, seed };
+    let stage = Stage { host: &host, say: &say, pause: &pause, told_to_mend: &told_to_mend, seed };
     let acted = scenario.act(&stage).context("the scenario cannot be acted out")?;
     if one_more {
         scenarios::one_more(&stage).context("one more fault")?;
@@ -295,6 +344,7 @@ async fn watch(
 struct Watched<'a> {
     show: &'a mut Show,
     recording: Option<&'a mut Recording>,
+    policed: Option<&'a mut Policed>,
     said: &'a Said,
     /// Of what was said, how much is recorded.
     steps: usize,
@@ -306,10 +356,16 @@ impl Watched<'_> {
             let places = verdict.as_ref().map(|verdict| Places::now(verdict, symbols));
             recording::event(recorder, &event, verdict.as_ref().zip(places.as_ref()));
         }
+        if let Some(policed) = self.policed.as_deref_mut() {
+            policed.saw(&event, verdict.as_ref());
+        }
         self.show.event(event, verdict);
     }
 
     fn pumped(&mut self, session: &mut Session) -> Result<()> {
+        if let Some(policed) = self.policed.as_deref_mut() {
+            policed.turn(session)?;
+        }
         let Some(Recording { recorder, .. }) = self.recording.as_deref_mut() else { return Ok(()) };
         let said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
         for (time_ns, text) in said.iter().skip(self.steps) {

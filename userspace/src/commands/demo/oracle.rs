@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use septwatch_common::{Leaf, Violation};
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
 use crate::{
     model::verdict::Verdict,
@@ -16,10 +16,10 @@ use crate::{
 };
 
 /// By what an expectation and a finding are recognised as the same.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Key {
     /// Name of the violation.
-    #[serde(serialize_with = "name")]
+    #[serde(serialize_with = "name", deserialize_with = "named")]
     pub violation: Violation,
     /// Frame of the TD's TDR.
     pub tdr_pfn: u64,
@@ -33,8 +33,13 @@ fn name<S: serde::Serializer>(violation: &Violation, serializer: S) -> Result<S:
     serializer.serialize_str(violation.name())
 }
 
+fn named<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Violation, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    Violation::from_name(&name).ok_or_else(|| D::Error::custom(format!("no violation is called {name}")))
+}
+
 /// What was caused, as far as findings are held against it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Caused {
     /// What must be found.
     pub keys: Vec<Key>,

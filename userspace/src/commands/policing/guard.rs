@@ -7,7 +7,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use septwatch_common::{Life, react::QuickRule};
+use septwatch_common::{
+    Life,
+    react::{HOLD, PANIC, QuickRule},
+};
 use serde_json::{Value, json};
 
 use super::{Policing, Prepared, needs, side::Side};
@@ -15,7 +18,7 @@ use crate::{
     hooks::{lock::RUN, means::Means, reactions::Needs},
     model::verdict::Verdict,
     policy::{
-        actor::Actor,
+        actor::{Actor, Released},
         audit::{Audit, Step, Who},
         control::{Asked, Control, Request},
         engine::{Armed, Engine},
@@ -88,7 +91,7 @@ impl Guard {
     ) -> Result<Self> {
         let Prepared { policy, from, means, gaps, flags } = prepared;
         let audit = Audit::open(&flags.audit)?;
-        let actor = Actor::new(&policy.name, flags.arm, audit, host)?;
+        let actor = Actor::new(&policy.name, flags.arm, audit, host)?.degraded(flags.allow_degraded);
         let control = control.then(|| Control::open(RUN.as_ref())).transpose();
         let mut guard = Self {
             engine: Engine::new(policy),
@@ -220,10 +223,15 @@ impl Guard {
     fn instruct(&mut self, session: &mut Session, anyway: bool) -> Result<()> {
         let armed = self.actor.is_armed();
         let now_ns = Clock::now().monotonic_ns;
-        let rules = match armed {
+        let mut rules = match armed {
             true => quick::compile(self.engine.policy(), &self.engine, now_ns),
             false => Vec::new(),
         };
+        // What no program here carries out is not said to be done.
+        for rule in &mut rules {
+            rule.does &= if self.attached.hold { u64::MAX } else { !HOLD };
+            rule.does &= if self.attached.panic { u64::MAX } else { !PANIC };
+        }
         if anyway || rules != self.following {
             let holds = !session.kernel().reactions().all_held()?.is_empty();
             session.kernel().follow(&rules, holds)?;
@@ -370,6 +378,15 @@ impl Guard {
             status.insert("cordon".to_owned(), cordon);
         }
         Ok(status)
+    }
+
+    /// Ends the hold of a TD.
+    ///
+    /// # Errors
+    /// It is not held, or cannot be released.
+    pub fn release(&mut self, td: u32, session: &mut Session) -> Result<Released> {
+        let side = &mut Side { kernel: session.kernel(), attached: self.attached };
+        Ok(self.actor.release(td, Who::this(), side)?)
     }
 
     /// Ends. True: something is held or refused, and the programs that do it must stay.

@@ -86,6 +86,14 @@ impl Prepared {
         Ok(Self { policy: Arc::new(policy), from: from.to_owned(), means, gaps, flags: flags.clone() })
     }
 
+    /// The first reaction of the policy that is none of these.
+    pub fn other_than(&self, names: &[&str]) -> Option<(&str, &'static str)> {
+        let steps =
+            self.policy.rules.iter().flat_map(|rule| rule.ladder.iter().map(move |step| (rule, step)));
+        let mut steps = steps.map(|(rule, step)| (rule.name.as_str(), step.reaction.name()));
+        steps.find(|(_, reaction)| !names.contains(reaction))
+    }
+
     /// The programs that it needs, of those that the kernel lets be attached.
     pub fn needs(&self) -> Needs {
         needs(&self.policy, &self.means)

@@ -35,10 +35,11 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
         writeln!(out, "{fields}")?;
     } else {
         let armed = if policy.armed { "armed" } else { "dry run" };
-        writeln!(out, "policy {} ({armed}): {} rules, read without error", policy.name, policy.rules.len())?;
+        let rules = policy.rules.iter().map(|rule| format!("{:?}", rule.name)).collect::<Vec<_>>().join(", ");
+        writeln!(out, "policy {} ({armed}) is right; its rules: {rules}", policy.name)?;
         match gaps.as_slice() {
             [] => writeln!(out, "this host can carry all of it out")?,
-            some => writeln!(out, "this host cannot carry {} of its steps out:", some.len())?,
+            _ => writeln!(out, "this host cannot carry all of it out:")?,
         }
         for gap in &gaps {
             writeln!(out, "  {gap}")?;

@@ -77,6 +77,8 @@ pub struct Actor {
     ready: BTreeMap<u32, usize>,
     /// Frames that were released in spite of a hold, by the TD's number.
     in_spite: BTreeMap<u32, u64>,
+    /// A hold that only pins counts as done.
+    degraded: bool,
 }
 
 impl Actor {
@@ -96,6 +98,7 @@ impl Actor {
             told: BTreeMap::new(),
             ready: BTreeMap::new(),
             in_spite: BTreeMap::new(),
+            degraded: false,
         };
         let detail = if armed { "armed" } else { "not armed: a dry run" };
         actor.event(EventKind::Started, Who::this(), detail)?;
@@ -106,6 +109,13 @@ impl Actor {
     #[must_use]
     pub fn kept_by(mut self, keeper: Keeper) -> Self {
         self.keeper = keeper;
+        self
+    }
+
+    /// The same; with true, what this kernel cannot do of a reaction was accepted, and is told with what was done.
+    #[must_use]
+    pub fn degraded(mut self, degraded: bool) -> Self {
+        self.degraded = degraded;
         self
     }
 

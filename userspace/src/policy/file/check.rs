@@ -166,7 +166,11 @@ fn rule(rule: &raw::Rule, tags: &Tags, cool_down: Duration) -> Result<Rule, Wron
     for word in words {
         let status = Status(word.get().0);
         if status.is_success() {
-            return wrong(word.at(), "success is no status that a SEAMCALL fails with");
+            return wrong(
+                word.at(),
+                "success, or nothing but an operand: a status that a SEAMCALL fails with is \"TDX_OPERAND_BUSY\" or \
+                 \"0x8000020000000000\"",
+            );
         }
         if !statuses.contains(&status) {
             statuses.push(status);

@@ -25,7 +25,7 @@ impl Found {
     fn table(&mut self, table: &DeTable<'_>, path: &str) {
         for (name, value) in table {
             let dot = if path.is_empty() { "" } else { "." };
-            let path = format!("{path}{dot}{}", name.get_ref());
+            let path = format!("{path}{dot}{}", name.get_ref().escape_debug());
             self.look(&name.span(), &path);
             self.value(value, &path);
         }

@@ -35,6 +35,8 @@ pub struct Stage<'a> {
     /// Waits as long as a VMM takes from one system call to the next: 8 ms were seen between a failing conversion and
     /// the punch after it.
     pub pause: &'a (dyn Fn() + Sync),
+    /// Whether somebody stopped the VMM in between, and wants it to leave things as they are.
+    pub told_to_mend: &'a (dyn Fn() -> bool + Sync),
     /// Decides what a storm does.
     pub seed: u64,
 }
@@ -193,8 +195,14 @@ fn zap_failed_punch(stage: &Stage<'_>) -> Result<Acted, VmmError> {
     fail(stage, Leaf::MemPageRemove, status::EPT_ENTRY_STATE_INCORRECT | status::operand::RCX);
     td.zap(FIRST_GFN + 1, 1, Steps::ALL)?;
     (stage.pause)();
-    (stage.say)("The VMM does not know, and punches the page out: the page allocator gets a page of the TD.");
-    td.punch(FIRST_GFN + 1, 1, Steps::ALL)?;
+    if (stage.told_to_mend)() {
+        (stage.say)("The VMM goes on, told what happened: it leaves the page where it is.");
+    } else {
+        (stage.say)(
+            "The VMM does not know, and punches the page out: the page allocator gets a page of the TD.",
+        );
+        td.punch(FIRST_GFN + 1, 1, Steps::ALL)?;
+    }
     end(stage, td)?;
     Ok(Acted::default())
 }

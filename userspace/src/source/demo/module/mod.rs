@@ -20,6 +20,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use septwatch_common::{Leaf, Level};
+use serde::{Deserialize, Serialize};
 
 pub use calls::*;
 pub use faults::{Action, Fault};
@@ -42,7 +43,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Which kernel's operands the `tdh_*` functions take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Shape {
     /// Linux 6.16 to 7.1: pages as `struct page *`, levels in the module's numbering (4 KiB = 0).
     V7_1,
@@ -51,7 +52,7 @@ pub enum Shape {
 }
 
 /// How operands are read. A `struct page *` is never followed, only computed with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Config {
     /// Which kernel to be like.
     pub shape: Shape,
