@@ -91,9 +91,9 @@ fn look_through(memory: &[u8], told: &mut BTreeSet<String>) {
 
 /// What begins here, if anything does.
 fn found(memory: &[u8]) -> Option<String> {
-    match memory.first_chunk::<16>()? {
-        &CRASH_MAGIC => note(memory),
-        &TRUTH_MAGIC => {
+    match *memory.first_chunk::<16>()? {
+        CRASH_MAGIC => note(memory),
+        TRUTH_MAGIC => {
             let counts = TRUTH.iter().enumerate();
             let words = counts.map(|(n, name)| format!(" {name}={}", word(memory, 16 + n * WORD)));
             Some(format!("LAB-TRUTH{}", words.collect::<String>()))
