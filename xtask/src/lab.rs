@@ -8,6 +8,7 @@ mod agents;
 mod batch;
 mod bochs;
 mod boot;
+mod crash;
 pub mod floor;
 mod frames;
 mod guest;
@@ -21,6 +22,7 @@ mod modules;
 mod oracle;
 mod place;
 mod qemu;
+mod reactions;
 mod recording;
 mod runner;
 mod scenario;
@@ -73,7 +75,8 @@ pub struct Kernel {
 
 #[derive(Args)]
 pub struct Run {
-    /// Scenarios by name; each with a timeline of what happened.
+    /// Scenarios by name, each with a timeline of what happened; `reactions` is all that are about reactions, with a
+    /// table of them.
     #[arg(value_name = "SCENARIO", required_unless_present = "all")]
     scenarios: Vec<String>,
     /// Every scenario that is made for this kernel; those that need no machine of their own share one.
@@ -145,8 +148,14 @@ pub fn run(task: Task) -> Result<ExitCode> {
 }
 
 fn run_scenarios(mut options: Run) -> Result<ExitCode> {
-    options.how.timelines = !options.all;
+    let group = options.scenarios.iter().any(|name| name == reactions::GROUP);
+    options.how.timelines = !options.all && !group;
     let mut scenarios = scenario::all()?;
+    if group {
+        options.scenarios.retain(|name| name != reactions::GROUP);
+        let more = scenarios.iter().map(|scenario| &scenario.name);
+        options.scenarios.extend(more.filter(|name| reactions::is_of_group(name)).cloned());
+    }
     for name in &options.scenarios {
         ensure!(
             scenarios.iter().any(|scenario| scenario.name == *name),
@@ -168,9 +177,15 @@ fn run_scenarios(mut options: Run) -> Result<ExitCode> {
         floor::of_scenarios(scenarios, Vec::new(), &image.name, options.how.machines)
     } else {
         scenarios.retain(|scenario| options.scenarios.contains(&scenario.name));
+        if group {
+            scenarios.retain(|scenario| scenario.is_for(&image.name));
+        }
         scenarios.into_iter().map(|scenario| Work::Scenario(Box::new(scenario))).collect()
     };
-    let outcome = runner::run(&image, boots, &options.how)?;
+    let mut outcome = runner::run(&image, boots, &options.how)?;
+    if !outcome.reactions.is_empty() {
+        print!("\n{}", reactions::table(std::mem::take(&mut outcome.reactions)));
+    }
     Ok(tell(&outcome))
 }
 

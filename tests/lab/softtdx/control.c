@@ -9,6 +9,8 @@
  *   owned	one line per frame that a TD owns
  *   frames	frames that the allocator took or gave while a TD owned them
  *   calls	the SEAMCALLs
+ *   watch	write a TD's number: the frames of its guest are watched; read
+ *		how many they are, and how many the allocator took back since
  *   selftest	reading it tests the module (selftest.c)
  */
 #include <linux/debugfs.h>
@@ -105,6 +107,41 @@ static const struct file_operations reset_fops = {
 	.write = write_reset,
 };
 
+static int watch_line(char *line)
+{
+	u32 td;
+	int ret = kstrtou32(line, 10, &td);
+
+	if (!ret)
+		truth_watch(td);
+	return ret;
+}
+
+static int show_watch(struct seq_file *m, void *v)
+{
+	truth_show_watch(m);
+	return 0;
+}
+
+static int open_watch(struct inode *inode, struct file *file)
+{
+	return single_open(file, show_watch, NULL);
+}
+
+static ssize_t write_watch(struct file *file, const char __user *buf, size_t count,
+			   loff_t *pos)
+{
+	return write_lines(buf, count, watch_line);
+}
+
+static const struct file_operations watch_fops = {
+	.open = open_watch,
+	.read = seq_read,
+	.llseek = seq_lseek,
+	.release = single_release,
+	.write = write_watch,
+};
+
 static int state_show(struct seq_file *m, void *v)
 {
 	truth_show_state(m);
@@ -147,6 +184,7 @@ static int __init control_init(void)
 	debugfs_create_file("inject", 0600, dir, NULL, &inject_fops);
 	debugfs_create_file("script", 0200, dir, NULL, &script_fops);
 	debugfs_create_file("reset", 0200, dir, NULL, &reset_fops);
+	debugfs_create_file("watch", 0600, dir, NULL, &watch_fops);
 	debugfs_create_file("state", 0400, dir, NULL, &state_fops);
 	debugfs_create_file("owned", 0400, dir, NULL, &owned_fops);
 	debugfs_create_file("frames", 0400, dir, NULL, &frames_fops);

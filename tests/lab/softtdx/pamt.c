@@ -86,6 +86,8 @@ void pamt_give(u64 pa, u8 pt, struct td *td, u64 gpa, u8 level)
 		};
 		/* The probe on freed frames reads the type without the lock. */
 		smp_store_release(&entry->pt, pt);
+		if (pt == PAMT_REG)
+			truth_given(PHYS_PFN(pa) + i, td);
 	}
 	if (pt != PAMT_TDR)
 		td->chldcnt += nr;

@@ -217,6 +217,9 @@ void truth_show_calls(struct seq_file *m);
 void truth_show_frames(struct seq_file *m);
 void truth_show_owned(struct seq_file *m);
 void truth_show_state(struct seq_file *m);
+void truth_show_watch(struct seq_file *m);
+void truth_watch(u32 td);
+void truth_given(unsigned long pfn, const struct td *td);
 
 /* selftest.c */
 void selftest_run(struct seq_file *m);

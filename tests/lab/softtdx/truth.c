@@ -2,8 +2,10 @@
 /*
  * The lab's own truth, which no tool under test has a part in: every SEAMCALL,
  * who owns which frame now, and every frame that the kernel's allocator took
- * back or handed out while a TD owned it (from mm's tracepoints).
+ * back or handed out while a TD owned it (from mm's tracepoints). Frames can be
+ * watched besides: whether the allocator takes them back at all.
  */
+#include <linux/bitmap.h>
 #include <linux/mm.h>
 #include <linux/pfn.h>
 #include <linux/sched.h>
@@ -40,8 +42,23 @@ struct frame_record {
 
 static struct call_record *calls;
 static struct frame_record *frames;
-static u64 nr_calls, nr_failed, nr_frames;
+
+/* Found by its first bytes in the memory that a crash kernel is left with. */
+static struct {
+	char magic[16];
+	u64 calls;
+	u64 failed, failed_ns;	/* those that failed, and when the last did */
+	u64 frames, frame_ns;
+} nr = { .magic = "softtdx-truth" };
+
 static DEFINE_RAW_SPINLOCK(frames_lock);
+
+/*
+ * One bit per frame: it is watched, for it held a page of this TD's guest; it
+ * came back to the allocator since.
+ */
+static unsigned long *watched, *back;
+static u32 watched_td;
 
 static const char *const frame_names[] = {
 	[FRAME_FREED] = "freed-while-owned",
@@ -53,7 +70,7 @@ static const char *const frame_names[] = {
 void truth_record(const struct seamcall *in, const struct seamcall *out,
 		  u64 status, const struct verdict *v)
 {
-	struct call_record *record = &calls[nr_calls++ % CALLS];
+	struct call_record *record = &calls[nr.calls++ % CALLS];
 
 	*record = (struct call_record) {
 		.ns = ktime_get_mono_fast_ns(),
@@ -70,8 +87,10 @@ void truth_record(const struct seamcall *in, const struct seamcall *out,
 		.lie = v->lie,
 	};
 	/* TDH.VP.ENTER returns the exit's reason in RAX, not a status. */
-	if (SEAMCALL_LEAF(in->rax) != LEAF_VP_ENTER && status)
-		nr_failed++;
+	if (SEAMCALL_LEAF(in->rax) != LEAF_VP_ENTER && status) {
+		nr.failed++;
+		nr.failed_ns = record->ns;
+	}
 }
 
 /* Reads the PAMT without the lock: the allocator may run inside a SEAMCALL. */
@@ -89,10 +108,10 @@ static void frame_seen(unsigned long pfn, bool freed)
 	if (pt == PAMT_NDA && !(page->unflushed && freed))
 		return;
 	raw_spin_lock_irqsave(&frames_lock, flags);
-	record = &frames[nr_frames++ % FRAMES];
+	record = &frames[nr.frames++ % FRAMES];
 	*record = (struct frame_record) {
 		.ns = ktime_get_mono_fast_ns(),
-		.call = READ_ONCE(nr_calls),
+		.call = READ_ONCE(nr.calls),
 		.pfn = pfn,
 		.gpa = page->gpa,
 		.td = pamt_owner(page)->seq,
@@ -104,6 +123,7 @@ static void frame_seen(unsigned long pfn, bool freed)
 		.state = pt == PAMT_NDA ? SEPT_FREE : sept_state_of(page),
 	};
 	strscpy(record->comm, current->comm, sizeof(record->comm));
+	nr.frame_ns = record->ns;
 	raw_spin_unlock_irqrestore(&frames_lock, flags);
 	page->unflushed = false;
 }
@@ -112,8 +132,13 @@ static void probe_page_free(void *data, struct page *page, unsigned int order)
 {
 	unsigned long i;
 
-	for (i = 0; i < 1UL << order; i++)
-		frame_seen(page_to_pfn(page) + i, true);
+	for (i = 0; i < 1UL << order; i++) {
+		unsigned long pfn = page_to_pfn(page) + i;
+
+		if (pfn < pamt_nr_pages() && test_bit(pfn, watched))
+			set_bit(pfn, back);
+		frame_seen(pfn, true);
+	}
 }
 
 static void probe_page_alloc(void *data, struct page *page, unsigned int order,
@@ -125,11 +150,18 @@ static void probe_page_alloc(void *data, struct page *page, unsigned int order,
 		frame_seen(page_to_pfn(page) + i, false);
 }
 
+static size_t watch_bytes(void)
+{
+	return BITS_TO_LONGS(pamt_nr_pages()) * sizeof(long);
+}
+
 int __init truth_init(void)
 {
 	calls = vzalloc(array_size(CALLS, sizeof(*calls)));
 	frames = vzalloc(array_size(FRAMES, sizeof(*frames)));
-	if (!calls || !frames)
+	watched = vzalloc(watch_bytes());
+	back = vzalloc(watch_bytes());
+	if (!calls || !frames || !watched || !back)
 		return -ENOMEM;
 	return register_trace_mm_page_free(probe_page_free, NULL) ?:
 	       register_trace_mm_page_alloc(probe_page_alloc, NULL);
@@ -140,12 +172,38 @@ void truth_reset(void)
 	unsigned long flags;
 
 	raw_spin_lock_irqsave(&softtdx_lock, flags);
-	nr_calls = 0;
-	nr_failed = 0;
+	nr.calls = 0;
+	nr.failed = 0;
 	raw_spin_unlock_irqrestore(&softtdx_lock, flags);
 	raw_spin_lock_irqsave(&frames_lock, flags);
-	nr_frames = 0;
+	nr.frames = 0;
 	raw_spin_unlock_irqrestore(&frames_lock, flags);
+	truth_watch(0);
+}
+
+/* Watches the frames of this TD's guest, of now and later, and no others; 0: none. */
+void truth_watch(u32 td)
+{
+	unsigned long pfn, flags;
+
+	raw_spin_lock_irqsave(&softtdx_lock, flags);
+	watched_td = td;
+	memset(watched, 0, watch_bytes());
+	memset(back, 0, watch_bytes());
+	for (pfn = 0; td && pfn < pamt_nr_pages(); pfn++) {
+		struct pamt_entry *page = pamt_of(pfn);
+
+		if (page->pt == PAMT_REG && pamt_owner(page)->seq == td)
+			set_bit(pfn, watched);
+	}
+	raw_spin_unlock_irqrestore(&softtdx_lock, flags);
+}
+
+/* The lock is held. */
+void truth_given(unsigned long pfn, const struct td *td)
+{
+	if (watched_td && td->seq == watched_td)
+		set_bit(pfn, watched);
 }
 
 static const char *const lie_marks[] = {
@@ -158,7 +216,7 @@ static const char *const lie_marks[] = {
 /* Oldest first; a record may be overwritten while it is shown. */
 void truth_show_calls(struct seq_file *m)
 {
-	u64 end = READ_ONCE(nr_calls), i = end > CALLS ? end - CALLS : 0;
+	u64 end = READ_ONCE(nr.calls), i = end > CALLS ? end - CALLS : 0;
 
 	if (i)
 		seq_printf(m, "# %llu earlier calls are gone\n", i);
@@ -177,7 +235,7 @@ void truth_show_calls(struct seq_file *m)
 
 void truth_show_frames(struct seq_file *m)
 {
-	u64 end = READ_ONCE(nr_frames), i = end > FRAMES ? end - FRAMES : 0;
+	u64 end = READ_ONCE(nr.frames), i = end > FRAMES ? end - FRAMES : 0;
 
 	if (i)
 		seq_printf(m, "# %llu earlier frames are gone\n", i);
@@ -189,6 +247,21 @@ void truth_show_frames(struct seq_file *m)
 			   pamt_type_name(r->pt), r->td, r->gpa, r->level,
 			   sept_state_name(r->state), r->pid, r->comm);
 	}
+}
+
+/* Which came back is told of a few only. */
+void truth_show_watch(struct seq_file *m)
+{
+	unsigned long pfn, told = 0;
+
+	seq_printf(m, "watched=%u back=%u", bitmap_weight(watched, pamt_nr_pages()),
+		   bitmap_weight(back, pamt_nr_pages()));
+	for_each_set_bit(pfn, back, pamt_nr_pages()) {
+		if (told++ == 8)
+			break;
+		seq_printf(m, " pfn=%#lx", pfn);
+	}
+	seq_putc(m, '\n');
 }
 
 void truth_show_owned(struct seq_file *m)
@@ -223,7 +296,7 @@ void truth_show_state(struct seq_file *m)
 		owned += READ_ONCE(pamt_of(pfn)->pt) != PAMT_NDA;
 	raw_spin_lock_irqsave(&softtdx_lock, flags);
 	seq_printf(m, "calls=%llu failed=%llu owned=%lu frames=%llu\n",
-		   nr_calls, nr_failed, owned, nr_frames);
+		   nr.calls, nr.failed, owned, nr.frames);
 	for (i = 0; i < SOFTTDX_MAX_TDS; i++) {
 		const struct td *td = &softtdx_tds[i];
 

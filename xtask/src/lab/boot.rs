@@ -11,8 +11,18 @@ use anyhow::{Context as _, Result};
 use crate::run;
 
 /// The kernel's command line. `tsc_early_khz` is the machine's instructions per millisecond (`machine::IPS`): with
-/// any other value timers run too slowly.
-const COMMAND_LINE: &str = "console=ttyS0,115200 log_buf_len=16M printk.time=1 tsc=reliable no_timer_check idle=halt panic=-1 random.trust_cpu=on quiet";
+/// any other value timers run too slowly. A kernel that panics stays as it is.
+const COMMAND_LINE: &str = "console=ttyS0,115200 log_buf_len=16M printk.time=1 tsc=reliable no_timer_check idle=halt panic=0 random.trust_cpu=on quiet";
+
+/// What the kernel keeps free for another that begins when it crashes.
+const CRASH_MEMORY: &str = "crashkernel=192M";
+
+/// The command line of a kernel that begins when another has crashed.
+pub fn crash_command_line(khz: u32) -> String {
+    format!(
+        "console=ttyS0,115200 tsc=reliable no_timer_check idle=halt panic=0 nr_cpus=1 reset_devices quiet tsc_early_khz={khz}"
+    )
+}
 
 /// Where Debian keeps isolinux.
 const ISOLINUX: &str = "/usr/lib/ISOLINUX/isolinux.bin";
@@ -129,11 +139,11 @@ fn libraries(text: &str) -> Vec<PathBuf> {
     words.filter(|word| word.starts_with('/')).map(PathBuf::from).collect()
 }
 
-/// Makes a CD that boots this kernel with this initrd.
+/// Makes a CD that boots this kernel with this initrd; with memory for a crash kernel, where asked.
 ///
 /// # Errors
 /// A file cannot be copied, or xorriso fails.
-pub fn cd(kernel: &Path, initrd: &Path, khz: u32, to: &Path) -> Result<()> {
+pub fn cd(kernel: &Path, initrd: &Path, khz: u32, crash: bool, to: &Path) -> Result<()> {
     let folder = tempfile::tempdir().context("no folder for the CD")?;
     let copy = |from: &Path, name: &str| {
         fs::copy(from, folder.path().join(name)).with_context(|| format!("cannot copy {}", from.display()))
@@ -142,8 +152,9 @@ pub fn cd(kernel: &Path, initrd: &Path, khz: u32, to: &Path) -> Result<()> {
     copy(initrd, "initrd")?;
     copy(Path::new(ISOLINUX), "isolinux.bin")?;
     copy(Path::new(LDLINUX), "ldlinux.c32")?;
+    let crash = if crash { CRASH_MEMORY } else { "" };
     let config = format!(
-        "DEFAULT lab\nPROMPT 0\nLABEL lab\n  KERNEL bzimage\n  INITRD initrd\n  APPEND {COMMAND_LINE} tsc_early_khz={khz}\n"
+        "DEFAULT lab\nPROMPT 0\nLABEL lab\n  KERNEL bzimage\n  INITRD initrd\n  APPEND {COMMAND_LINE} tsc_early_khz={khz} {crash}\n"
     );
     fs::write(folder.path().join("isolinux.cfg"), config).context("cannot write the boot loader's file")?;
     run::quiet(

@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result};
 
 use super::boot::{self, Initrd};
 use super::kernel::Image;
+use super::machines::Wanted;
 use super::scenario::{Kind, Vmm};
 use super::{machine, place, qemu, selftests};
 use crate::step::{Outcome, step};
@@ -32,6 +33,7 @@ mount -t debugfs none /sys/kernel/debug
 mount -t tracefs none /sys/kernel/tracing
 mount -t bpf none /sys/fs/bpf
 mount -t securityfs none /sys/kernel/security 2>/dev/null
+mount -t cgroup2 none /sys/fs/cgroup
 ip link set lo up 2>/dev/null
 vendor=kvm-intel
 grep -q AuthenticAMD /proc/cpuinfo && vendor=kvm-amd
@@ -52,6 +54,13 @@ for tenth in $(seq 100); do [ -b /dev/sda ] && [ -b /dev/sdb ] && break; usleep 
 disk=/dev/sda out=/dev/sdb
 tar -tf $disk ./run >/dev/null 2>&1 || { disk=/dev/sdb; out=/dev/sda; }
 tar -xf $disk -C /in || echo 'LAB: neither disk is the archive'
+# A policy must be root's alone, and so must its folder.
+chown -R 0:0 /in
+chmod 700 /in
+[ -f /in/policy.toml ] && chmod 600 /in/policy.toml
+if [ -d /crash ]; then
+  lab-vmm load-crash-kernel /crash/kernel /crash/initrd \"$(cat /crash/command-line)\" || echo 'LAB: no crash kernel'
+fi
 cd /tmp
 sh /in/run
 dmesg > /out/dmesg
@@ -77,27 +86,57 @@ if [ -d /qemu ]; then
   echo 1 >events/lab/enable
   cd /tmp
 fi
-watcher=
-if [ -x /bin/septwatch ]; then
-  septwatch ${watch:-watch} --json $options >/out/septwatch.json 2>/out/septwatch.err &
-  watcher=$!
-  for second in $(seq 400); do
-    grep -q '\"type\":\"start\"' /out/septwatch.json && break
-    kill -0 $watcher 2>/dev/null || break
-    sleep 1
-  done
-fi
+export watch options
+[ -x /bin/septwatch ] && [ -z \"$late\" ] && lab-watch
 lab-vmm /in/script >/out/vmm 2>&1
 echo $? >/out/vmm.code
-if [ -n \"$watcher\" ]; then
+if [ -f /tmp/septwatch.pid ]; then
   sleep 1
-  kill -TERM $watcher
-  wait $watcher
-  echo $? >/out/septwatch.code
+  kill -TERM $(cat /tmp/septwatch.pid)
+  for second in $(seq 400); do [ -f /out/septwatch.code ] && break; sleep 1; done
+fi
+if [ -d /out/audit ]; then
+  cat /out/audit/*.jsonl >/out/audit.jsonl
 fi
 if [ -d /qemu ]; then
   cat /sys/kernel/tracing/trace >/out/syscalls
 fi
+";
+
+/// `lab-watch`, in every machine with septwatch: starts it with `$watch` and `$options`, and waits until it watches. A
+/// script may start another after it has ended the one before, which may have left half a line.
+const WATCH: &str = "\
+#!/bin/busybox sh
+[ -s /out/septwatch.json ] && echo >>/out/septwatch.json
+starts() { grep -c '\"type\":\"start\"' /out/septwatch.json 2>/dev/null; }
+before=$(starts)
+rm -f /tmp/septwatch.pid /out/septwatch.code
+(
+  septwatch ${watch:-watch} --json $options >>/out/septwatch.json 2>>/out/septwatch.err </dev/null &
+  echo $! >/tmp/septwatch.pid
+  wait $!
+  echo $? >/out/septwatch.code
+) >/dev/null 2>&1 &
+for tenth in $(seq 4000); do
+  [ \"$(starts)\" != \"$before\" ] && [ -s /out/septwatch.json ] && exit 0
+  [ -f /out/septwatch.code ] && break
+  usleep 100000
+done
+echo 'septwatch did not start'
+exit 1
+";
+
+/// The init of a crash kernel: what is in the memory of the one before goes to the console.
+const CRASH_INIT: &str = "\
+#!/bin/busybox sh
+/bin/busybox mkdir -p /proc /dev
+/bin/busybox mount -t proc none /proc
+/bin/busybox mount -t devtmpfs none /dev
+echo
+echo LAB-CRASH-KERNEL
+/bin/lab-vmm read-dump /proc/vmcore || echo 'LAB: no dump'
+echo LAB-DUMP-READ
+/bin/busybox sleep 100000
 ";
 
 /// What a machine boots from.
@@ -124,13 +163,13 @@ impl Programs {
         Ok(Self { lab_vmm: lab_vmm()?, septwatch: self::septwatch(septwatch)? })
     }
 
-    /// Makes what a machine of this kind boots from, with this VMM in it.
+    /// Makes what such a machine boots from.
     ///
     /// # Errors
     /// The VMM cannot be fetched or built, or a file cannot be written.
-    pub fn boot(&self, image: &Image, vmm: Vmm, kind: Kind) -> Result<Boot> {
+    pub fn boot(&self, image: &Image, wanted: Wanted) -> Result<Boot> {
         let mut initrd = Initrd::default();
-        match vmm {
+        match wanted.vmm {
             Vmm::Lab => {}
             Vmm::Qemu => qemu::ensure()?.add_to(&mut initrd)?,
             Vmm::Selftests => {
@@ -145,16 +184,21 @@ impl Programs {
             // In the target folder, not in the cache: it holds this tree's programs.
             let folder = target_folder().join("lab/boot");
             fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-            let name = format!("{}-{vmm:?}-{kind:?}", image.name).to_lowercase();
+            let Wanted { kind, vmm, crash } = wanted;
+            let crashes = if crash { "-crash" } else { "" };
+            let name = format!("{}-{vmm:?}-{kind:?}{crashes}", image.name).to_lowercase();
             let boot = Boot {
                 kernel: image.folder.join("bzImage"),
                 initrd: folder.join(format!("{name}.cpio")),
                 cd: folder.join(format!("{name}.iso")),
             };
+            if crash {
+                self.add_crash_kernel(&mut initrd, &boot)?;
+            }
             initrd.write(&boot.initrd)?;
             let made = match kind {
                 Kind::Bochs => {
-                    boot::cd(&boot.kernel, &boot.initrd, machine::TSC_KHZ, &boot.cd)?;
+                    boot::cd(&boot.kernel, &boot.initrd, machine::TSC_KHZ, crash, &boot.cd)?;
                     &boot.cd
                 }
                 Kind::Qemu => &boot.initrd,
@@ -170,6 +214,7 @@ impl Programs {
         initrd.file("bin/lab-vmm", &self.lab_vmm)?;
         if let Some(septwatch) = &self.septwatch {
             initrd.program("bin/septwatch", septwatch)?;
+            initrd.text("bin/lab-watch", WATCH);
         }
         let built = fs::read_dir(&image.folder);
         for entry in built.with_context(|| format!("cannot read {}", image.folder.display()))? {
@@ -179,6 +224,22 @@ impl Programs {
                 initrd.file(&format!("modules/{}", name.display()), &from)?;
             }
         }
+        Ok(())
+    }
+}
+
+impl Programs {
+    /// The same kernel, with little to do.
+    fn add_crash_kernel(&self, initrd: &mut Initrd, boot: &Boot) -> Result<()> {
+        let mut inner = Initrd::default();
+        inner.text("init", CRASH_INIT);
+        inner.program("bin/busybox", Path::new("/bin/busybox"))?;
+        inner.file("bin/lab-vmm", &self.lab_vmm)?;
+        let path = boot.initrd.with_extension("inner");
+        inner.write(&path)?;
+        initrd.file("crash/initrd", &path)?;
+        initrd.file("crash/kernel", &boot.kernel)?;
+        initrd.text("crash/command-line", &boot::crash_command_line(machine::TSC_KHZ));
         Ok(())
     }
 }

@@ -31,6 +31,12 @@ const OUT_CYLINDERS: u64 = 256;
 /// The console says this when the second disk holds all that is to come out.
 pub const DONE: &str = "LAB-DONE";
 
+/// What a crash kernel says when it has read the memory of the one before.
+pub const DUMP_READ: &str = "LAB-DUMP-READ";
+
+/// What a kernel that panicked says last.
+const PANICKED: &str = "---[ end Kernel panic";
+
 /// MSR 0x87, IA32_MKTME_KEYID_PARTITIONING: no MKTME key ids, 255 of TDX (`SOFTTDX_MAX_HKIDS` less one). The columns
 /// are in Bochs' msrs.def.
 const MSRS: &str = "0x087     0    000000ff   00000000    00000000   00000000   00000000   00000000\n";
@@ -42,6 +48,10 @@ const POLL: Duration = Duration::from_millis(50);
 #[derive(Debug, PartialEq, Eq)]
 pub enum End {
     Done,
+    /// The kernel panicked, and no other has begun.
+    Panicked,
+    /// A crash kernel began, and has read its dump.
+    CrashKernel,
     /// The time that was given is over.
     TimedOut,
     /// The emulator ended before the guest said that it is done.
@@ -107,8 +117,15 @@ impl Machine {
         loop {
             let ended = child.0.try_wait().context("cannot wait for the emulator")?.is_some();
             watch(console.more());
-            if console.text.lines().any(|line| line.trim_end() == DONE) {
+            let says = |what: &str| console.text.lines().any(|line| line.trim_end() == what);
+            if says(DONE) {
                 return Ok(End::Done);
+            }
+            if says(DUMP_READ) {
+                return Ok(End::CrashKernel);
+            }
+            if console.text.contains(PANICKED) {
+                return Ok(End::Panicked);
             }
             if ended {
                 return Ok(End::Died);

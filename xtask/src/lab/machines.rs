@@ -12,8 +12,15 @@ use super::machine::{Emulator, Machine};
 use super::scenario::{Kind, Vmm};
 use super::{bochs, tcg};
 
-/// A machine's kind, and who drives KVM in it.
-pub type Wanted = (Kind, Vmm);
+/// What tells machines apart.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Wanted {
+    pub kind: Kind,
+    /// Who drives KVM in it.
+    pub vmm: Vmm,
+    /// It has a crash kernel loaded.
+    pub crash: bool,
+}
 
 /// Everything to start machines with.
 #[derive(Default)]
@@ -34,19 +41,19 @@ impl Machines {
     ) -> Result<Self> {
         let mut machines = Self::default();
         let mut programs = None;
-        for (kind, vmm) in wanted {
-            if let Entry::Vacant(emulator) = machines.emulators.entry(kind) {
-                emulator.insert(match kind {
+        for wanted in wanted {
+            if let Entry::Vacant(emulator) = machines.emulators.entry(wanted.kind) {
+                emulator.insert(match wanted.kind {
                     Kind::Bochs => Emulator::Bochs(bochs::ensure()?),
                     Kind::Qemu => tcg::ensure().map(|()| Emulator::Tcg)?,
                 });
             }
-            if let Entry::Vacant(boot) = machines.boots.entry((kind, vmm)) {
+            if let Entry::Vacant(boot) = machines.boots.entry(wanted) {
                 let programs = match &programs {
                     Some(programs) => programs,
                     None => programs.insert(Programs::build(septwatch)?),
                 };
-                boot.insert(programs.boot(image, vmm, kind)?);
+                boot.insert(programs.boot(image, wanted)?);
             }
         }
         Ok(machines)
@@ -57,7 +64,7 @@ impl Machines {
     /// # Errors
     /// A file cannot be written.
     pub fn machine(&self, wanted: Wanted, folder: &Path, input: &Path, cpus: u32) -> Result<Machine> {
-        let prepared = self.emulators.get(&wanted.0).zip(self.boots.get(&wanted));
+        let prepared = self.emulators.get(&wanted.kind).zip(self.boots.get(&wanted));
         let (emulator, boot) = prepared.context("a kind of machine that was not prepared")?;
         Machine::prepare(emulator, folder, boot, input, cpus)
     }

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::frames::Frames;
 use super::latencies;
+use super::reactions;
 use super::scenario::Expectation;
 
 /// One thing that was compared.
@@ -23,6 +24,11 @@ pub struct Finding {
 }
 
 impl Finding {
+    /// Whether it is about a reaction itself.
+    pub fn is_of_reaction(&self) -> bool {
+        [ENDED, AUDIT, NOTE, BACK].contains(&self.what)
+    }
+
     /// One side of it in a few words for a table: `2 owned`, `1 freed-while-owned`; none where there is nothing.
     pub fn brief(&self, side: fn(&Self) -> &[String]) -> Option<String> {
         let list = side(self);
@@ -43,6 +49,8 @@ impl Finding {
                 let counts = list.iter().filter_map(|line| line.rsplit_once(" x")?.1.parse::<u64>().ok());
                 Some(counts.sum::<u64>()).filter(|sum| *sum > 0).map(|sum| format!("{sum} still owned"))
             }
+            ENDED | AUDIT | NOTE => (!list.is_empty()).then(|| list.join(", ")),
+            BACK => (!list.is_empty()).then(|| format!("frames back: {}", list.join(" "))),
             SEPTWATCH => (!list.is_empty()).then(|| format!("{} verdicts", list.len())),
             _ => None,
         }
@@ -53,6 +61,10 @@ const FRAMES: &str = "frames";
 const FREED: &str = "freed while owned, at least";
 const OWNED: &str = "owned at the end";
 const SEPTWATCH: &str = "septwatch";
+pub const ENDED: &str = "the machine's end";
+pub const AUDIT: &str = "audit log";
+pub const NOTE: &str = "dump";
+const BACK: &str = "frames back";
 
 /// What a kernel log must not hold when nothing is expected of it.
 pub const COMPLAINTS: [&str; 6] = ["WARNING:", "BUG:", "Oops", "SEAMCALL", "Call Trace", "KVM_BUG"];
@@ -65,6 +77,10 @@ pub fn judge(folder: &Path, expected: &Expectation, latency: bool) -> Result<Vec
     let read = |name: &str| read(folder, name);
     let mut findings = compare(folder, expected)?;
     findings.push(exit_code(folder)?);
+    findings.push(back(&expected.back, &read("vmm")?));
+    if folder.join(reactions::AUDIT_LOG).is_file() || !expected.audit.is_empty() {
+        findings.push(reactions::audited(&expected.audit, &read(reactions::AUDIT_LOG)?));
+    }
     if folder.join(JSON).is_file() {
         findings.push(whole(&read(JSON)?));
         if latency {
@@ -163,7 +179,7 @@ const NOTHING_LOST: &str = "nothing lost";
 /// septwatch's output among a machine's files.
 pub const JSON: &str = "septwatch.json";
 
-fn same(what: &'static str, expected: &str, found: &str) -> Finding {
+pub fn same(what: &'static str, expected: &str, found: &str) -> Finding {
     Finding { equal: expected == found, ..different(what, expected, found) }
 }
 
@@ -189,13 +205,20 @@ fn counted(what: &'static str, expected: &[String], text: &str, keys: &[&str], f
 }
 
 /// Each part must be in a line after that of the part before it.
-fn in_order(what: &'static str, expected: &[String], text: &str) -> Finding {
+pub fn in_order(what: &'static str, expected: &[String], text: &str) -> Finding {
     let mut lines = text.lines();
     let found: Vec<String> = expected
         .iter()
         .map_while(|part| lines.find(|line| line.contains(part.as_str())).map(|_| part.clone()))
         .collect();
     Finding { what, equal: found.len() == expected.len(), expected: expected.to_vec(), found }
+}
+
+/// What the script's commands `back` answered, each its first word.
+fn back(expected: &[String], vmm: &str) -> Finding {
+    let answers = vmm.lines().filter_map(|line| line.split_once(" back -> ")?.1.strip_prefix("ok "));
+    let found: Vec<String> = answers.filter_map(|said| Some(said.split(' ').next()?.to_owned())).collect();
+    Finding { what: BACK, equal: found == expected, expected: expected.to_vec(), found }
 }
 
 fn kernel_log(expected: &[String], text: &str) -> Finding {
@@ -273,6 +296,15 @@ freed-while-owned ns=3 call=2 pfn=0x2 type=REG td=1 gpa=0x2 level=0 state=BLOCKE
         assert!(in_order("x", &strings(&["a", "b"]), "1 a\n2\n3 b\n").equal);
         assert!(!in_order("x", &strings(&["b", "a"]), "1 a\n2\n3 b\n").equal);
         assert!(!in_order("x", &strings(&["a", "a"]), "1 a\n").equal);
+    }
+
+    #[test]
+    fn what_came_back_is_compared_answer_by_answer() {
+        let vmm = "1.0 vmm watch a -> ok none watched=8 back=0\n1.1 vmm back -> ok none watched=8 back=0\n\
+                   1.2 other back -> ok all watched=8 back=8 pfn=0x1\n";
+        assert!(back(&strings(&["none", "all"]), vmm).equal);
+        assert!(!back(&strings(&["none"]), vmm).equal);
+        assert!(!back(&[], vmm).equal);
     }
 
     #[test]

@@ -17,8 +17,9 @@ use super::kernel::Image;
 use super::machine::End;
 use super::machines::{Machines, Wanted};
 use super::oracle::{self, Finding};
-use super::scenario::{Expectation, Scenario};
-use super::{place, recording, timeline};
+use super::reactions::{self, Row, Times};
+use super::scenario::{Ends, Expectation, Scenario};
+use super::{crash, place, recording, timeline};
 use crate::step::{note, seconds};
 
 /// How long a shell's commands may take.
@@ -77,7 +78,7 @@ pub enum Work {
 impl Work {
     fn wanted(&self) -> Wanted {
         match self {
-            Self::Scenario(scenario) => (scenario.machine, scenario.vmm),
+            Self::Scenario(scenario) => scenario.wanted(),
             Self::Cases(..) => Wanted::default(),
         }
     }
@@ -88,6 +89,8 @@ impl Work {
 pub struct Outcome {
     pub passed: Vec<String>,
     pub failed: Vec<String>,
+    /// Of scenarios that have a policy.
+    pub reactions: Vec<Row>,
 }
 
 /// Boots the machines, the first of them first, and prints the table.
@@ -135,6 +138,9 @@ fn work(job: &Job<'_>, queue: &Mutex<VecDeque<Work>>, outcome: &Mutex<Outcome>) 
         }
         for (name, verdict) in verdicts {
             let alone = matches!(boot, Work::Scenario(_));
+            if matches!(&boot, Work::Scenario(scenario) if scenario.policy.is_some()) {
+                outcome.reactions.push(verdict.row(&name));
+            }
             if alone || verdict.kept.is_some() {
                 tell(&name, &verdict, alone.then(|| start.elapsed()));
             }
@@ -154,64 +160,106 @@ struct Verdict {
     why: String,
     /// What happened, where that is to be told.
     timeline: String,
+    /// How long reactions took.
+    times: Times,
     /// Where the machine's files are, when something differed.
     kept: Option<PathBuf>,
+}
+
+impl Verdict {
+    /// What was expected and what was found, of the findings that are chosen, in a few words; or why nothing was found.
+    fn brief(&self, chosen: fn(&Finding) -> bool) -> (String, String) {
+        let side = |side: fn(&Finding) -> &[String]| {
+            let findings = self.findings.iter().filter(|finding| chosen(finding));
+            let parts: Vec<String> = findings.filter_map(|finding| finding.brief(side)).collect();
+            if parts.is_empty() { "clean".to_owned() } else { parts.join(", ") }
+        };
+        let found = if self.why.is_empty() { side(|finding| &finding.found) } else { self.why.clone() };
+        (side(|finding| &finding.expected), found)
+    }
+
+    fn row(&self, name: &str) -> Row {
+        let (expected, seen) = self.brief(Finding::is_of_reaction);
+        Row { name: name.to_owned(), expected, seen, equal: self.kept.is_none(), times: self.times }
+    }
 }
 
 /// A machine that ran, and where its files are.
 struct Ran {
     folder: tempfile::TempDir,
-    /// Why there is nothing to compare.
-    why: Option<String>,
+    end: End,
+    /// What its console said.
+    console: String,
+    /// How long it was given, in seconds.
+    limit: u64,
 }
 
 impl Ran {
     fn out(&self) -> PathBuf {
         self.folder.path().join("out")
     }
+
+    /// Why there is nothing to compare with what a script should have left.
+    fn why(&self) -> Option<String> {
+        match self.end {
+            End::Done => None,
+            End::Panicked => Some("the kernel panicked".to_owned()),
+            End::CrashKernel => Some("the kernel crashed".to_owned()),
+            End::TimedOut => Some(format!("not done after {} s", self.limit)),
+            End::Died => Some("the machine ended before it was done".to_owned()),
+        }
+    }
 }
 
-/// Boots a machine that runs this script, with what its console says going to `watch`.
+/// Boots a machine that has these files in `/in` and runs `run`, with what its console says going to `watch`.
 fn boot(
     job: &Job<'_>,
     wanted: Wanted,
     name: &str,
-    run: &str,
-    script: &str,
+    files: &[(&str, &str)],
     (cpus, limit): (u32, u64),
-    watch: impl FnMut(&str),
+    mut watch: impl FnMut(&str),
 ) -> Result<Ran> {
     let folder = tempfile::Builder::new().prefix(name).tempdir_in(place::folder("runs")?);
     let folder = folder.context("no folder for the machine")?;
     let input = folder.path().join("in");
     fs::create_dir(&input).context("no folder for the machine's input")?;
-    fs::write(input.join("run"), run).context("cannot write the machine's input")?;
-    fs::write(input.join("script"), script).context("cannot write the machine's input")?;
+    for (name, text) in files {
+        fs::write(input.join(name), text).context("cannot write the machine's input")?;
+    }
     let mut machine = job.machines.machine(wanted, folder.path(), &input, cpus)?;
-    let why = match machine.run(Duration::from_secs(limit), watch)? {
-        End::Done => {
-            machine.unpack(&folder.path().join("out"))?;
-            None
-        }
-        End::TimedOut => Some(format!("not done after {limit} s")),
-        End::Died => Some("the machine ended before it was done".to_owned()),
-    };
-    Ok(Ran { folder, why })
+    let mut console = String::new();
+    let end = machine.run(Duration::from_secs(limit), |text| {
+        console += text;
+        watch(text);
+    })?;
+    if end == End::Done {
+        machine.unpack(&folder.path().join("out"))?;
+    }
+    Ok(Ran { folder, end, console, limit })
 }
 
 fn one(job: &Job<'_>, scenario: &Scenario, wanted: Wanted) -> Result<Verdict> {
-    let mut options = if scenario.latency { "options=--latency\n" } else { "" }.to_owned();
+    let mut variables = scenario.variables();
     if scenario.record {
-        options.push_str(recording::OPTIONS);
+        variables.push_str(recording::OPTIONS);
     }
-    let run = scenario.agents.map_or_else(|| format!("{options}{RUN_SCENARIO}"), Agents::script);
-    let limits = (scenario.cpus, scenario.seconds);
-    let ran = boot(job, wanted, &scenario.name, &run, &scenario.script, limits, |_| ())?;
-    let judged = match &ran.why {
-        Some(why) => Err(why.clone()),
-        None => judged(job, scenario, &ran.out()).map_err(|error| format!("{error:#}")),
+    let run = scenario.agents.map_or_else(|| format!("{variables}{RUN_SCENARIO}"), Agents::script);
+    let mut files = vec![("run", run.as_str()), ("script", &scenario.script)];
+    files.extend(scenario.own_policy().map(|text| ("policy.toml", text)));
+    let ran = boot(job, wanted, &scenario.name, &files, (scenario.cpus, scenario.seconds), |_| ())?;
+    let judged = match (scenario.ends, ran.why()) {
+        (Ends::Done, None) => judged(job, scenario, &ran.out()).map_err(|error| format!("{error:#}")),
+        (Ends::Done, Some(why)) => Err(why),
+        (ends, _) => Ok(crash::judge(&ran.console, &ran.end, ends, scenario.expected(&job.image.name))),
     };
     let mut verdict = verdict(job, &scenario.name, judged, ran.folder.path())?;
+    if scenario.policy.is_some() {
+        verdict.times = match scenario.ends {
+            Ends::Done => reactions::times(&ran.out(), &scenario.name),
+            _ => crash::times(&ran.console),
+        };
+    }
     if job.how.timelines {
         verdict.timeline = timeline::of(&ran.out());
     }
@@ -241,16 +289,17 @@ const PROGRESS: Duration = Duration::from_secs(30);
 fn many(job: &Job<'_>, name: &str, cases: &[Case]) -> Result<Vec<(String, Verdict)>> {
     let mut begun = 0;
     let mut told = Instant::now();
-    let ran =
-        boot(job, Wanted::default(), name, RUN_SCENARIO, &batch::script(cases), (1, BATCH_LIMIT), |text| {
-            begun += text.matches("lab: case ").count();
-            if told.elapsed() >= PROGRESS {
-                told = Instant::now();
-                note(name, format_args!("case {begun} of {}", cases.len()));
-            }
-        })?;
+    let script = batch::script(cases);
+    let files = [("run", RUN_SCENARIO), ("script", script.as_str())];
+    let ran = boot(job, Wanted::default(), name, &files, (1, BATCH_LIMIT), |text| {
+        begun += text.matches("lab: case ").count();
+        if told.elapsed() >= PROGRESS {
+            told = Instant::now();
+            note(name, format_args!("case {begun} of {}", cases.len()));
+        }
+    })?;
     let out = ran.out();
-    let whole = match &ran.why {
+    let whole = match ran.why() {
         Some(why) => Err(format!("{why}, in case {begun} of {}", cases.len())),
         None => {
             batch::take_apart(&out, cases).and_then(|()| whole(&out)).map_err(|error| format!("{error:#}"))
@@ -288,7 +337,13 @@ fn verdict(job: &Job<'_>, name: &str, judged: Result<Vec<Finding>, String>, from
     if !equal || job.how.keep {
         keep(from, &kept)?;
     }
-    Ok(Verdict { findings, why, timeline: String::new(), kept: (!equal).then_some(kept) })
+    Ok(Verdict {
+        findings,
+        why,
+        timeline: String::new(),
+        times: Times::default(),
+        kept: (!equal).then_some(kept),
+    })
 }
 
 /// Leaves console, emulator's log and the guest's files where a person finds them.
@@ -308,12 +363,7 @@ fn keep(from: &Path, to: &Path) -> Result<()> {
 }
 
 fn tell(name: &str, verdict: &Verdict, time: Option<Duration>) {
-    let brief = |side: fn(&Finding) -> &[String]| {
-        let parts: Vec<String> = verdict.findings.iter().filter_map(|finding| finding.brief(side)).collect();
-        if parts.is_empty() { "clean".to_owned() } else { parts.join(", ") }
-    };
-    let expected = brief(|finding| &finding.expected);
-    let found = if verdict.why.is_empty() { brief(|finding| &finding.found) } else { verdict.why.clone() };
+    let (expected, found) = verdict.brief(|finding| !finding.is_of_reaction());
     let mark = if verdict.kept.is_some() { "  DIFFERENT" } else { "" };
     let time = time.map(seconds).unwrap_or_default();
     println!("{name:24} {expected:44} {found:44} {time}{mark}");

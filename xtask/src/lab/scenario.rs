@@ -7,7 +7,11 @@ use anyhow::{Context as _, Result};
 use serde::Deserialize;
 
 use super::agents::Agents;
+use super::machines::Wanted;
 use super::place;
+
+/// Where a machine has the text of a scenario's policy.
+const POLICY: &str = "/in/policy.toml";
 
 /// One scenario. Field names are those of the file; `tests/lab/README.md` describes them.
 #[derive(Deserialize)]
@@ -40,6 +44,20 @@ pub struct Scenario {
     /// septwatch records everything, and the recording is replayed.
     #[serde(default)]
     pub record: bool,
+    /// septwatch follows this policy: the name of one that is shipped, or a file's text.
+    pub policy: Option<String>,
+    /// It is armed.
+    #[serde(default)]
+    pub arm: bool,
+    /// It is followed also where the kernel cannot do all that it asks for.
+    #[serde(default)]
+    pub degraded: bool,
+    /// The script starts septwatch.
+    #[serde(default)]
+    pub late: bool,
+    /// What the machine comes to.
+    #[serde(default)]
+    pub ends: Ends,
     /// For the lab's VMM.
     pub script: String,
     pub expect: Expectation,
@@ -70,6 +88,19 @@ pub enum Kind {
     Bochs,
     /// QEMU without TDs, quicker.
     Qemu,
+}
+
+/// What a machine comes to.
+#[derive(Deserialize, Clone, Copy, Default, PartialEq, Eq, Debug)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ends {
+    /// The script is done.
+    #[default]
+    Done,
+    /// Its kernel panics.
+    Panic,
+    /// Its kernel crashes, and the one that it has for that begins.
+    CrashKernel,
 }
 
 const fn one() -> u32 {
@@ -110,6 +141,19 @@ pub struct Expectation {
     pub believed: usize,
     /// How many frames are freed while owned depends on time, and so what is owned at the end: at least so many.
     pub freed_at_least: Option<usize>,
+    /// What septwatch did of its policy, each once, in the order in which it did it first: `REACTION BY PERMIT RESULT`, or
+    /// what happened to what it did, with the number of frames where there is one.
+    #[serde(default)]
+    pub audit: Vec<String>,
+    /// What each `back` of the script must answer first: `none`, `some` or `all`.
+    #[serde(default)]
+    pub back: Vec<String>,
+    /// What the console must contain, in this order, of a machine whose kernel ends.
+    #[serde(default)]
+    pub console: Vec<String>,
+    /// What the dump must hold: the violation that septwatch noted, and how many frames the software module's probe had
+    /// seen: `VIOLATION, N frames freed or reused`.
+    pub note: Option<String>,
     /// Neither the kernel log nor the reuse of freed frames is compared.
     #[serde(skip)]
     pub loose: bool,
@@ -124,7 +168,44 @@ impl Scenario {
     /// Can one machine run it along with others?
     pub fn shares(&self) -> bool {
         let usual = (self.machine, self.vmm) == (Kind::default(), Vmm::default());
-        usual && self.cpus == 1 && self.agents.is_none() && !self.latency && !self.record
+        usual
+            && self.cpus == 1
+            && self.agents.is_none()
+            && !self.latency
+            && !self.record
+            && self.policy.is_none()
+            && !self.late
+            && self.ends == Ends::Done
+    }
+
+    /// The machine that it needs.
+    pub fn wanted(&self) -> Wanted {
+        Wanted { kind: self.machine, vmm: self.vmm, crash: self.ends == Ends::CrashKernel }
+    }
+
+    /// The policy's text, where the scenario brings its own.
+    pub fn own_policy(&self) -> Option<&str> {
+        self.policy.as_deref().filter(|policy| policy.contains('\n'))
+    }
+
+    /// Variables of the machine's `/in/run`.
+    pub fn variables(&self) -> String {
+        let mut options = Vec::new();
+        if self.latency {
+            options.push("--latency");
+        }
+        if let Some(policy) = &self.policy {
+            let policy = if self.own_policy().is_some() { POLICY } else { policy };
+            options.extend(["--policy", policy, "--audit", "/out/audit"]);
+            if self.arm {
+                options.push("--arm");
+            }
+            if self.degraded {
+                options.push("--allow-degraded");
+            }
+        }
+        let late = if self.late { "late=yes\n" } else { "" };
+        format!("options='{}'\n{late}", options.join(" "))
     }
 
     /// Is it made for this kernel? A tree by path counts as the newest.

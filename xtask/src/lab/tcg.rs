@@ -32,7 +32,7 @@ pub fn command(boot: &Boot, cpus: u32) -> Command {
         .arg(&boot.kernel)
         .arg("-initrd")
         .arg(&boot.initrd);
-    command.args(["-append", "console=ttyS0,115200 printk.time=1 panic=-1 random.trust_cpu=on quiet"]);
+    command.args(["-append", "console=ttyS0,115200 printk.time=1 panic=0 random.trust_cpu=on quiet"]);
     command.args([
         "-nodefaults",
         "-no-user-config",

@@ -92,7 +92,7 @@ fn seconds(ns: u64) -> String {
 }
 
 /// A span of time in the unit that reads best.
-fn span(ns: u64) -> String {
+pub fn span(ns: u64) -> String {
     match ns {
         0..1_000_000 => format!("{:.1} us", ns as f64 / 1e3),
         1_000_000..1_000_000_000 => format!("{:.2} ms", ns as f64 / 1e6),

@@ -16,9 +16,6 @@ const TRUTH: [&str; 5] = ["owned", "frames", "calls", "inject", "state"];
 /// Makes the kernel warn again at a place that has warned before.
 const WARN_AGAIN: &str = "/sys/kernel/debug/clear_warn_once";
 
-/// The kernel keeps a page back while one of its batches of pages holds it, which pages that come after push out.
-const PUSH_OUT_MIB: u64 = 2;
-
 /// Marks the kernel log, on the console too, so that a machine that dies has said in which case.
 ///
 /// # Errors
@@ -33,7 +30,7 @@ pub fn begin(name: &str) -> Result<()> {
 /// # Errors
 /// The module is not there, or the files cannot be written.
 pub fn end(name: &str) -> Result<()> {
-    commands::take_memory(PUSH_OUT_MIB)?;
+    commands::take_memory(commands::PUSH_OUT_MIB)?;
     let folder = Path::new(FOLDER).join(name);
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     for file in TRUTH {

@@ -15,6 +15,9 @@
 //! | `punch NAME PAGE COUNT` | FALLOC_FL_PUNCH_HOLE on the guest_memfd |
 //! | `delete-slot NAME`, `close-gmem NAME` | delete the memory slot, close the guest_memfd |
 //! | `poison NAME PAGE` | a memory failure in the frame that holds this page |
+//! | `poisoned NAME PAGE` | whether the kernel has that frame marked HWPoison |
+//! | `create-vm TYPE` | KVM_CREATE_VM of this type; the VM is closed again |
+//! | `watch NAME`, `back` | watch the frames of a TD's guest, of now and later; which of them came back since |
 //! | `stress NAME OPERATIONS SEED` | random faults, conversions and punches |
 //! | `drip NAME PAGE MS FILE` | punch page after page, one every so many milliseconds, until the file is there |
 //! | `destroy NAME`, `exit` | close all of a TD's descriptors; leave the process |
@@ -23,6 +26,7 @@
 //! | `qemu NAME start`, `qemu NAME wait`, `qemu NAME kill` | a real VMM: until its TD is there, until it ends |
 //! | `qemu NAME start pause` | the same; when its guest has ended it stays, and must be killed |
 //! | `qemu NAME has PAGE` | wait until its TD owns this page |
+//! | `qemu NAME watch` | watch the frames of its guest |
 //! | `qemu NAME guest …` | script its guest, as `guest`; its pages are counted from address 0 |
 //! | `exec PROGRAM ARGUMENT…` | run a program to its end |
 //! | `memory MIB` | take and give back this much of the host's memory |
@@ -30,12 +34,13 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufRead as _, Write as _};
+use std::os::unix::fs::FileExt as _;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use kvm_ioctls::VcpuExit;
+use kvm_ioctls::{Kvm, VcpuExit};
 use rustix::io::Errno;
 
 use crate::module::{self, SHARED};
@@ -80,6 +85,8 @@ fn perform(tds: &mut Tds, qemus: &mut Qemus, line: &str) -> Result<String> {
         ("qemu", _) => qemus.perform(rest),
         ("exec", [program, arguments @ ..]) => execute(program, arguments),
         ("memory", [mib]) => take_memory(number(mib)?),
+        ("back", []) => back(),
+        ("create-vm", [kind]) => create_vm(number(kind)?),
         ("td", [name, options @ ..]) => {
             ensure!(!tds.contains_key(*name), "there is a TD {name} already");
             let td = Td::create(&shape(options)?)?;
@@ -115,6 +122,8 @@ fn on_td(td: &mut Td, verb: &str, rest: &[&str]) -> Result<String> {
         ("delete-slot", []) => td.set_slot(0)?,
         ("close-gmem", []) => drop(td.gmem.take().context("it is closed already")?),
         ("poison", [page]) => return poison(td, number(page)?),
+        ("poisoned", [page]) => return poisoned(td, number(page)?),
+        ("watch", []) => return module::watch(td.number),
         ("drip", [page, ms, file]) => return drip(td, number(page)?, number(ms)?, file),
         ("stress", [operations, seed]) => return stress(td, number(operations)?, number(seed)?),
         _ => bail!("no command `{verb}` with {} words after the TD", rest.len()),
@@ -205,6 +214,32 @@ fn poison(td: &Td, page: u64) -> Result<String> {
     let file = "/sys/kernel/debug/hwpoison/corrupt-pfn";
     fs::write(file, format!("{frame:#x}")).with_context(|| format!("pfn={frame:#x}"))?;
     Ok(format!("pfn={frame:#x}"))
+}
+
+/// By the kernel's own flags of the frame (Documentation/admin-guide/mm/pagemap.rst).
+fn poisoned(td: &Td, page: u64) -> Result<String> {
+    const FLAGS: &str = "/proc/kpageflags";
+    const HWPOISON: u64 = 1 << 19;
+    let frame = module::frame_of(td.number, Td::gpa(page))?;
+    let mut flags = [0; 8];
+    let file = File::open(FLAGS).with_context(|| format!("cannot open {FLAGS}"))?;
+    file.read_exact_at(&mut flags, frame * 8).with_context(|| format!("cannot read {FLAGS}"))?;
+    let marked = u64::from_ne_bytes(flags) & HWPOISON != 0;
+    Ok(format!("hwpoison={}", if marked { "yes" } else { "no" }))
+}
+
+fn create_vm(kind: u64) -> Result<String> {
+    let kvm = Kvm::new().context("cannot open /dev/kvm")?;
+    kvm.create_vm_with_type(kind).context("KVM_CREATE_VM")?;
+    Ok(String::new())
+}
+
+/// The kernel keeps a page back while one of its batches of pages holds it, which pages that come after push out.
+pub const PUSH_OUT_MIB: u64 = 2;
+
+fn back() -> Result<String> {
+    take_memory(PUSH_OUT_MIB)?;
+    module::watched()
 }
 
 /// It ends at the last page, too, which is an error: whoever makes the file has not.

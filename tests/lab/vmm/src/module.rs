@@ -103,6 +103,30 @@ pub fn frame_of(td: u32, gpa: u64) -> Result<u64> {
     frame.with_context(|| format!("no pfn in `{line}`"))
 }
 
+/// Watches the frames of a TD's guest, of now and later, and no others.
+///
+/// # Errors
+/// The module is not there.
+pub fn watch(td: u32) -> Result<String> {
+    write("watch", &td.to_string())?;
+    watched()
+}
+
+/// How many frames are watched, and how many of them came back to the allocator since: `none`, `all`, or a number.
+///
+/// # Errors
+/// The module is not there.
+pub fn watched() -> Result<String> {
+    let said = read("watch")?;
+    let said = said.trim();
+    let how = match (field(said, "watched"), field(said, "back")) {
+        (_, Some("0")) => "none",
+        (all, back) if all == back => "all",
+        _ => "some",
+    };
+    Ok(format!("{how} {said}"))
+}
+
 fn field<'a>(line: &'a str, name: &str) -> Option<&'a str> {
     line.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('='))
 }

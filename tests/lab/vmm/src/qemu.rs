@@ -43,7 +43,7 @@ struct Qemu {
 pub struct Qemus(BTreeMap<String, Qemu>);
 
 impl Qemus {
-    /// `NAME start [pause]`, `NAME guest …`, `NAME has PAGE`, `NAME wait`, `NAME kill`.
+    /// `NAME start [pause]`, `NAME guest …`, `NAME has PAGE`, `NAME watch`, `NAME wait`, `NAME kill`.
     ///
     /// # Errors
     /// What QEMU or the module refuse, and what is no command.
@@ -68,6 +68,10 @@ impl Qemus {
             [name, "has", page] => {
                 let qemu = self.0.get_mut(*name).with_context(|| format!("no QEMU {name}"))?;
                 qemu.wait_for_page(module::bytes(page)?).map(|()| String::new())
+            }
+            [name, "watch"] => {
+                let qemu = self.0.get(*name).with_context(|| format!("no QEMU {name}"))?;
+                module::watch(qemu.td)
             }
             [name, verb @ ("wait" | "kill")] => {
                 let mut qemu = self.0.remove(*name).with_context(|| format!("no QEMU {name}"))?;

@@ -2,7 +2,10 @@
 //!
 //! - `COMMAND` goes to the first process, `@NAME COMMAND` to the process of that name, made when first named.
 //! - `& COMMAND` does not wait for the answer; `wait` waits for all that are owed.
-//! - `kill NAME` ends a process with SIGKILL, as an operator or the OOM killer does.
+//! - `kill NAME` ends a process with SIGKILL, as an operator or the OOM killer does; `reap NAME` waits until somebody
+//!   else has ended it.
+//! - `sh LINE` runs a line of shell beside the processes, whose ids are in variables of their names; what it prints is
+//!   the answer.
 //! - `sleep MS`; `# remark`.
 //! - `case NAME` begins a case of several that one machine runs, `end` ends it: the processes leave, what the software
 //!   module knows is written down, and the module forgets it. A command that cannot be given ends its case only.
@@ -13,7 +16,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use rustix::time::ClockId;
@@ -101,6 +104,8 @@ fn perform(processes: &mut Processes, line: &str) -> Result<()> {
             return Ok(());
         }
         ["kill", name] => return kill(processes, name),
+        ["reap", name] => return reap(processes, name),
+        ["sh", ..] => return shell(processes, command),
         _ => {}
     }
     let process = match processes.get_mut(name) {
@@ -144,6 +149,44 @@ fn kill(processes: &mut Processes, name: &str) -> Result<()> {
     process.child.kill().context("cannot kill")?;
     let status = process.child.wait().context("cannot wait")?;
     tell(name, "kill", &status.to_string());
+    Ok(())
+}
+
+/// How long somebody else may take to end a process.
+const REAPED: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(20);
+
+fn reap(processes: &mut Processes, name: &str) -> Result<()> {
+    let mut process = processes.remove(name).with_context(|| format!("no process {name}"))?;
+    let start = Instant::now();
+    let status = loop {
+        match process.child.try_wait().context("cannot wait")? {
+            Some(status) => break status.to_string(),
+            None if start.elapsed() < REAPED => std::thread::sleep(POLL),
+            None => {
+                process.child.kill().context("cannot kill")?;
+                process.child.wait().context("cannot wait")?;
+                break "error nobody ended it".to_owned();
+            }
+        }
+    };
+    // What it still answered.
+    for (command, answer) in process.owed.iter().zip(process.answers.lines()) {
+        tell(name, command, &answer.context("cannot read an answer")?);
+    }
+    tell(name, "reap", &status);
+    Ok(())
+}
+
+fn shell(processes: &Processes, command: &str) -> Result<()> {
+    mark(command)?;
+    let line = command.strip_prefix("sh").unwrap_or_default();
+    let ids = processes.iter().map(|(name, process)| (name, process.child.id().to_string()));
+    let output = Command::new("/bin/sh").arg("-c").arg(line).envs(ids).stdin(Stdio::null()).output();
+    let output = output.context("cannot run a shell")?;
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).trim().replace('\n', "; ");
+    let answer = if output.status.success() { "ok".to_owned() } else { format!("error {}:", output.status) };
+    tell("sh", line.trim(), format!("{answer} {said}").trim_end());
     Ok(())
 }
 
