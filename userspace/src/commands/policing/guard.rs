@@ -1,5 +1,7 @@
 //! A policy at work: what arrives goes by here, and what is decided about it is carried out.
 
+mod status;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -11,7 +13,6 @@ use septwatch_common::{
     Life,
     react::{HOLD, PANIC, QuickRule},
 };
-use serde_json::{Value, json};
 
 use super::{Policing, Prepared, needs, side::Side};
 use crate::{
@@ -50,6 +51,8 @@ pub struct Guard {
     subjects: BTreeMap<u32, Subject>,
     /// What the kernel side follows.
     following: Vec<QuickRule>,
+    /// The kernel's log has it that the kernel side may bring the host down.
+    announced: bool,
     /// TDs of which it was said that they could not be pinned.
     not_pinned: BTreeSet<u32>,
     /// What arrived and was not reacted to yet.
@@ -104,6 +107,7 @@ impl Guard {
             attached,
             subjects: BTreeMap::new(),
             following: Vec::new(),
+            announced: false,
             not_pinned: BTreeSet::new(),
             seen: Vec::new(),
             tended: Instant::now(),
@@ -114,22 +118,6 @@ impl Guard {
         }
         guard.instruct(session, true)?;
         Ok(guard)
-    }
-
-    /// One line for people, one object for tools: what is followed, and what of it cannot be carried out here.
-    pub fn told(&self) -> (String, Value) {
-        let policy = self.engine.policy();
-        let armed = match (policy.armed, self.actor.is_armed()) {
-            (true, true) => "armed",
-            (true, false) => "not armed, a dry run: --arm or `septwatch policy arm` arm it",
-            (false, _) => "a dry run: it does not say `armed = true`",
-        };
-        let mut text = format!("policy {}: {armed}", policy.name);
-        for gap in &self.gaps {
-            text += &format!("\n  without {gap}");
-        }
-        let is_armed = policy.armed && self.actor.is_armed();
-        (text, json!({"type": "policy", "policy": policy.name, "armed": is_armed, "gaps": self.gaps}))
     }
 
     /// Takes note of what arrived. What is to be done about it is done by [`Self::react`].
@@ -236,6 +224,11 @@ impl Guard {
             let holds = !session.kernel().reactions().all_held()?.is_empty();
             session.kernel().follow(&rules, holds)?;
             self.following = rules;
+            let panics = self.following.iter().any(|rule| rule.does & PANIC != 0);
+            if panics && !self.announced {
+                self.actor.announce_panics();
+            }
+            self.announced = panics;
         }
         Ok(())
     }
@@ -349,35 +342,6 @@ impl Guard {
             }
         };
         Ok(read)
-    }
-
-    /// How things stand.
-    ///
-    /// # Errors
-    /// In words, the kernel side cannot be read.
-    pub fn status(&mut self, session: &mut Session) -> Result<Value, String> {
-        let kernel = session.kernel();
-        let failed = |error: crate::source::kernel::KernelError| error.to_string();
-        let (cordon, cordoned) =
-            (kernel.reactions().cordoning().map_err(failed)?, kernel.reactions().cordoned().map_err(failed)?);
-        let side = &mut Side { kernel, attached: self.attached };
-        let mut status = serde_json::to_value(self.actor.status(side)).map_err(|error| error.to_string())?;
-        let left = self.engine.limits_left(Clock::now().monotonic_ns);
-        if let Some(status) = status.as_object_mut() {
-            let policy = self.engine.policy();
-            status.insert("policy_says_armed".to_owned(), policy.armed.into());
-            status.insert("gaps".to_owned(), json!(self.gaps));
-            status.insert("kernel_rules".to_owned(), self.following.len().into());
-            status.insert("limit_left_on_host".to_owned(), left.host.into());
-            let cordon = json!({
-                "errno": cordon.errno,
-                "every_type": cordon.every_type != 0,
-                "refused": cordoned.refused,
-                "last_refused_pid": cordoned.tgid,
-            });
-            status.insert("cordon".to_owned(), cordon);
-        }
-        Ok(status)
     }
 
     /// Ends the hold of a TD.

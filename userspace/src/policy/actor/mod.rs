@@ -252,6 +252,16 @@ impl Actor {
         Ok(String::new())
     }
 
+    /// Writes to the kernel's log that the programs in the kernel may bring the host down from now on: they cannot say so
+    /// when they do.
+    pub fn announce_panics(&self) {
+        if let Err(error) = panic::announce(&self.host, &self.policy) {
+            eprintln!(
+                "septwatch: the kernel's log does not say that the policy may bring this host down: {error}"
+            );
+        }
+    }
+
     fn notify(&self, notify: &Notify, asked: Step, verdict: &Verdict, subject: &Subject) -> Step {
         let message = shared::message(&asked, verdict, subject);
         let (shared, under_way) = (Arc::clone(&self.shared), asked.clone());

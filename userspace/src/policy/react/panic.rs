@@ -9,6 +9,8 @@ use super::{ReactError, file, host::Host};
 
 /// KERN_EMERG
 const EMERGENCY: u8 = 0;
+/// KERN_ALERT
+const ALERT: u8 = 1;
 /// Longest record that is written to the kernel's log, in bytes: it refuses those above about 1 KiB.
 const LONGEST: usize = 900;
 
@@ -24,6 +26,21 @@ pub fn panic(host: &Host, why: &str) -> Result<(), ReactError> {
     written.map_err(file(&trigger))?;
     let log = told.err().map(|error| format!("; and the kernel's log: {error}")).unwrap_or_default();
     Err(ReactError::NotSeen(format!("{} has taken it, and the host is still up{log}", trigger.display())))
+}
+
+/// Writes to the kernel's log, and so to consoles and into the dump, that the programs in the kernel may bring the host
+/// down: crash_kexec says nothing, and runs nothing that could.
+///
+/// # Errors
+/// It cannot be written.
+pub fn announce(host: &Host, policy: &str) -> Result<(), ReactError> {
+    kmsg(
+        host,
+        ALERT,
+        &format!(
+            "septwatch: armed: policy {policy} may start the crash kernel at any moment from now on; why, is in the dump after the bytes septwatch-panic"
+        ),
+    )
 }
 
 /// Writes a record to the kernel's log.
