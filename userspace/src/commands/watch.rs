@@ -69,6 +69,14 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
     let ended = live.follow(&mut until, printing);
     live.end(args.leave)?;
     ended?;
+    if let Some(guard) = &mut live.guard {
+        let (lines, came_to) = guard.came_to(&mut live.session)?;
+        if args.json {
+            writeln!(out, "{came_to}")?;
+        } else {
+            lines.iter().try_for_each(|line| writeln!(out, "{line}"))?;
+        }
+    }
     let session = &live.session;
     let standing = session.standing()?;
     let counted = if live.opened.taken_over { 0 } else { standing.counters.violations.iter().sum() };

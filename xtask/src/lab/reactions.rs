@@ -50,8 +50,9 @@ fn brief(step: &Value) -> String {
     words.collect::<Vec<_>>().join(" ")
 }
 
-/// What may happen to what was done.
-const HAPPENED: [&str; 3] = ["freed-in-spite-of-hold", "hold-released", "uncordoned"];
+/// What may happen to what was done, and to the policy.
+const HAPPENED: [&str; 6] =
+    ["freed-in-spite-of-hold", "hold-released", "uncordoned", "refused-reload", "reloaded", "disarmed"];
 
 /// Exactly these steps, in the order in which each was there first.
 pub fn audited(expected: &[String], log: &str) -> Finding {

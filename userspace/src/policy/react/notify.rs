@@ -280,4 +280,51 @@ mod tests {
         assert!(start.elapsed() < Duration::from_secs(10));
         assert!(run(&["/no/such/program"], Duration::from_secs(1)).is_err());
     }
+
+    /// One that answers a request with this status line, and returns what it was sent.
+    fn server(answer: &'static str) -> (String, thread::JoinHandle<String>) {
+        use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/hook", listener.local_addr().unwrap());
+        let served = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut reader = BufReader::new(stream.try_clone().unwrap());
+            let (mut head, mut length) = (String::new(), 0);
+            while !head.ends_with("\r\n\r\n") {
+                let from = head.len();
+                reader.read_line(&mut head).unwrap();
+                let line = head[from..].to_ascii_lowercase();
+                if let Some(value) = line.strip_prefix("content-length:") {
+                    length = value.trim().parse().unwrap();
+                }
+            }
+            let mut body = vec![0; length];
+            reader.read_exact(&mut body).unwrap();
+            write!(stream, "HTTP/1.1 {answer}\r\nlocation: /elsewhere\r\ncontent-length: 0\r\n\r\n").unwrap();
+            head + &String::from_utf8(body).unwrap()
+        });
+        (url, served)
+    }
+
+    #[test]
+    fn a_webhook_gets_the_violation_as_json() {
+        let (url, served) = server("204 No Content");
+        let told = webhook(&url, b"{\"violation\":\"zap-failed\"}", Duration::from_secs(5));
+        assert!(told.as_ref().is_ok_and(|said| said.contains("204")), "{told:?}");
+        let request = served.join().unwrap();
+        assert!(request.starts_with("POST /hook HTTP/1.1\r\n"), "{request}");
+        assert!(request.to_ascii_lowercase().contains("content-type: application/json"), "{request}");
+        assert!(request.ends_with("\r\n\r\n{\"violation\":\"zap-failed\"}"), "{request}");
+    }
+
+    #[test]
+    fn a_webhook_that_refuses_sends_elsewhere_or_is_not_there_was_not_told() {
+        for answer in ["500 Oops", "302 Found"] {
+            let (url, served) = server(answer);
+            let told = webhook(&url, b"{}", Duration::from_secs(5)).unwrap_err().to_string();
+            assert!(told.contains(&answer[..3]), "{told}");
+            served.join().unwrap();
+        }
+        assert!(webhook("http://127.0.0.1:1/", b"{}", Duration::from_secs(5)).is_err());
+    }
 }

@@ -1,9 +1,11 @@
 //! What a policy at work says of itself.
 
+use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::{super::side::Side, Guard};
 use crate::{
+    policy::latency,
     recording::header::Clock,
     source::{kernel::KernelError, session::Session},
 };
@@ -29,7 +31,7 @@ impl Guard {
     ///
     /// # Errors
     /// In words, the kernel side cannot be read.
-    pub fn status(&mut self, session: &mut Session) -> Result<Value, String> {
+    pub fn status(&mut self, session: &mut Session) -> std::result::Result<Value, String> {
         let kernel = session.kernel();
         let failed = |error: KernelError| error.to_string();
         let (cordon, cordoned) =
@@ -52,5 +54,22 @@ impl Guard {
             status.insert("cordon".to_owned(), cordon);
         }
         Ok(status)
+    }
+
+    /// What it came to: lines for people, an object for tools. How long reactions took, and what is still held or refused.
+    ///
+    /// # Errors
+    /// The kernel side cannot be read.
+    pub fn came_to(&mut self, session: &mut Session) -> Result<(Vec<String>, Value)> {
+        let mut status = self.status(session).map_err(anyhow::Error::msg)?;
+        let [latencies, holds, cordon] = ["latencies", "holds", "cordon"].map(|key| status[key].take());
+        let mut lines = latency::rows(&self.actor.latencies());
+        let failed = holds.as_array().into_iter().flatten().filter(|hold| hold["violation"].is_string());
+        lines.extend(failed.map(|hold| format!("TD {} is held: {} frames", hold["td"], hold["frames"])));
+        if cordon["errno"] != 0 {
+            lines.push(format!("new VMs are refused: {} were", cordon["refused"]));
+        }
+        let came_to = json!({"type": "reactions", "latencies": latencies, "holds": holds, "cordon": cordon});
+        Ok((lines, came_to))
     }
 }
