@@ -105,6 +105,22 @@ pub struct CrashNote {
     pub zero: u32,
 }
 
+impl CrashNote {
+    /// Nothing was decided.
+    pub const NONE: Self = Self {
+        magic: [0; 16],
+        wanted_ns: 0,
+        pfn: 0,
+        gfn: 0,
+        td: 0,
+        status: 0,
+        leaf: 0,
+        violation: 0,
+        rule: 0,
+        zero: 0,
+    };
+}
+
 /// New VMs are refused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]

@@ -62,30 +62,18 @@ static int reset_line(char *line)
 	return 0;
 }
 
-static int show_inject(struct seq_file *m, void *v)
+static int inject_show(struct seq_file *m, void *v)
 {
-	inject_show(m);
+	inject_show_rules(m);
 	return 0;
 }
 
-static int open_inject(struct inode *inode, struct file *file)
-{
-	return single_open(file, show_inject, NULL);
-}
-
-static ssize_t write_inject(struct file *file, const char __user *buf, size_t count,
+static ssize_t inject_write(struct file *file, const char __user *buf, size_t count,
 			    loff_t *pos)
 {
 	return write_lines(buf, count, inject_line);
 }
-
-static const struct file_operations inject_fops = {
-	.open = open_inject,
-	.read = seq_read,
-	.llseek = seq_lseek,
-	.release = single_release,
-	.write = write_inject,
-};
+DEFINE_SHOW_STORE_ATTRIBUTE(inject);
 
 static ssize_t write_script(struct file *file, const char __user *buf, size_t count,
 			    loff_t *pos)
@@ -117,30 +105,18 @@ static int watch_line(char *line)
 	return ret;
 }
 
-static int show_watch(struct seq_file *m, void *v)
+static int watch_show(struct seq_file *m, void *v)
 {
 	truth_show_watch(m);
 	return 0;
 }
 
-static int open_watch(struct inode *inode, struct file *file)
-{
-	return single_open(file, show_watch, NULL);
-}
-
-static ssize_t write_watch(struct file *file, const char __user *buf, size_t count,
+static ssize_t watch_write(struct file *file, const char __user *buf, size_t count,
 			   loff_t *pos)
 {
 	return write_lines(buf, count, watch_line);
 }
-
-static const struct file_operations watch_fops = {
-	.open = open_watch,
-	.read = seq_read,
-	.llseek = seq_lseek,
-	.release = single_release,
-	.write = write_watch,
-};
+DEFINE_SHOW_STORE_ATTRIBUTE(watch);
 
 static int state_show(struct seq_file *m, void *v)
 {

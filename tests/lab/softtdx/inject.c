@@ -242,7 +242,7 @@ void inject_details(struct seamcall *call, const struct seamcall *in, u64 status
 	sept_details(call, &entry);
 }
 
-void inject_show(struct seq_file *m)
+void inject_show_rules(struct seq_file *m)
 {
 	unsigned long flags;
 	int i;

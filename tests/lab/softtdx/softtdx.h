@@ -206,7 +206,7 @@ int inject_add(char *line);
 void inject_clear(void);
 struct verdict inject_match(const struct seamcall *call);
 void inject_details(struct seamcall *call, const struct seamcall *in, u64 status);
-void inject_show(struct seq_file *m);
+void inject_show_rules(struct seq_file *m);
 
 /* truth.c */
 int truth_init(void);

@@ -21,11 +21,7 @@ use super::{
 use crate::{
     hooks::lock::Lock,
     model::verdict::Verdict,
-    policy::{
-        audit::{Step, Who},
-        control::Asked,
-        react::host::Host,
-    },
+    policy::{audit::Step, control::Asked, react::host::Host},
     recording::header::Why,
     source::{
         event::Event,
@@ -99,13 +95,13 @@ impl Live {
         pages: bool,
     ) -> Result<Self> {
         open::check_capabilities()?;
-        let prepared = policing.prepare(|| open::plan_and_host(options))?;
+        let (prepared, plan) = policing.prepare(options)?.unzip();
         let needs = prepared.as_ref().map(Prepared::needs).unwrap_or_default();
         let options = &Options { reactions: needs, ..options.clone() };
         let lock = Lock::take(command)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let start = Instant::now();
-        let (mut kernel, opened) = open::live(options)?;
+        let (mut kernel, opened) = open::live(options, plan)?;
         let rest_of_log = watching.logger(kernel.ebpf(), runtime.handle())?;
         kernel.record_pages(pages || options.latency)?;
         say_opened(&opened, kernel.is_pinned(), options.latency);
@@ -118,7 +114,7 @@ impl Live {
             Some(prepared) => {
                 let _inside = runtime.enter();
                 let guard = Guard::begin(prepared, opened.reactions, Host::default(), true, &mut session)?;
-                eprintln!("septwatch: {}", guard.told().0);
+                eprintln!("septwatch: {}", guard.told());
                 Some(guard)
             }
         };
@@ -234,14 +230,18 @@ async fn follow(
             }
         }
         sink.pumped(session)?;
+        let mut over = None;
         match (woken, guard.as_deref_mut()) {
-            (Woken::Over(why), _) => return Ok(why),
+            (Woken::Over(why), _) => over = Some(why),
             (Woken::Asked(asked), Some(guard)) => guard.answer(asked, session)?,
-            (Woken::Reload, Some(guard)) => drop(guard.reload(Who::this(), session)?),
+            (Woken::Reload, Some(guard)) => guard.reload(session)?,
             _ => {}
         }
         if until.violation && found {
-            return Ok(Why::Violation);
+            over = Some(Why::Violation);
+        }
+        if let Some(why) = over {
+            return Ok(why);
         }
     }
 }

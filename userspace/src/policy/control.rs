@@ -1,5 +1,5 @@
-//! The agent's control socket: who may, asks it for its status, arms it, disarms it, releases a hold, has its policy read
-//! again.
+//! The agent's control socket: who may, asks it for its status, arms it, disarms it, releases a hold, ends a
+//! cordon.
 //!
 //! A request is a line of JSON, and so is the answer. Only root may connect, and who runs the agent.
 
@@ -51,8 +51,6 @@ pub enum Request {
     },
     /// New VMs are welcome again.
     Uncordon,
-    /// The policy is read again, all of it or nothing.
-    Reload,
 }
 
 /// A request, and the way back to whoever asks.

@@ -2,10 +2,7 @@
 
 use std::{borrow::Cow, fs::File, io::Read as _, path::Path};
 
-use rustix::{
-    param::clock_ticks_per_second,
-    time::{ClockId, clock_gettime},
-};
+use super::react::{host::cgroup, vmm::Stat};
 
 /// A TD, as a policy's rules and reactions see it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,38 +39,18 @@ impl Subject {
             File::open(proc.join(name)).ok()?.take(LONGEST).read_to_end(&mut bytes).ok()?;
             Some(bytes)
         };
-        let before = read("stat").and_then(|stat| began_ns(&String::from_utf8_lossy(&stat)));
+        let stat = read("stat").and_then(|stat| Stat::parse(&String::from_utf8_lossy(&stat)));
         let known = Self { td: Some(td), begun_ns, ..Self::default() };
-        if before.is_none_or(|before_ns| before_ns > begun_ns) {
+        if stat.is_none_or(|stat| stat.is_younger_than(begun_ns).is_some()) {
             return known;
         }
         let command = read("cmdline").unwrap_or_default();
         let arguments: Vec<_> = command.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
-        let cgroup = read("cgroup").and_then(|text| cgroup(&String::from_utf8_lossy(&text)));
+        let cgroup =
+            read("cgroup").and_then(|text| cgroup(&String::from_utf8_lossy(&text)).map(str::to_owned));
         let name = name(&arguments).or_else(|| cgroup.as_deref().and_then(machine));
         Self { tgid: Some(tgid), name, uuid: uuid(&arguments), cgroup, ..known }
     }
-}
-
-/// When a process began, in ns of CLOCK_MONOTONIC, rounded down to a tick; from its /proc/PID/stat.
-fn began_ns(stat: &str) -> Option<u64> {
-    // The name, in brackets, may have anything in it.
-    let (_, fields) = stat.rsplit_once(") ")?;
-    let ticks = fields.split(' ').nth(19)?.parse::<u64>().ok()?;
-    let boot_ns = ticks.checked_mul(1_000_000_000)? / clock_ticks_per_second().max(1);
-    // They differ by the time that the host was suspended for.
-    let now_ns = |clock| {
-        let now = clock_gettime(clock);
-        u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap_or(0)
-    };
-    let suspended_ns = now_ns(ClockId::Boottime).saturating_sub(now_ns(ClockId::Monotonic));
-    // Read one after the other, they differ by a little more.
-    Some(boot_ns.saturating_sub(suspended_ns))
-}
-
-/// The path in cgroup v2, from /proc/PID/cgroup.
-fn cgroup(text: &str) -> Option<String> {
-    text.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned)
 }
 
 /// What follows one of these arguments, or `=` in it.
@@ -184,7 +161,7 @@ mod tests {
         ] {
             assert_eq!(machine(path).as_deref(), name, "{path}");
         }
-        assert_eq!(cgroup("12:cpu:/x\n0::/machine.slice\n").as_deref(), Some("/machine.slice"));
+        assert_eq!(cgroup("12:cpu:/x\n0::/machine.slice\n"), Some("/machine.slice"));
         assert_eq!(cgroup("12:cpu:/x\n"), None);
     }
 
@@ -196,6 +173,6 @@ mod tests {
         let younger = Subject::of_process(3, pid, 1);
         assert_eq!(younger, Subject::recorded(Some(3), None, 1));
         assert_eq!(Subject::of_process(3, u32::MAX, u64::MAX).tgid, None);
-        assert_eq!(began_ns("7 (a) b) S 1"), None);
+        assert!(Stat::parse("7 (a) b) S 1").is_none());
     }
 }

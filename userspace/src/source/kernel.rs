@@ -253,6 +253,7 @@ impl Kernel {
         // None while they change: half of one policy and half of another is neither.
         self.control.quick_rules = 0;
         self.tell()?;
+        self.reactions.forget_crash()?;
         let rules = self.reactions.rules(rules)?;
         self.control.quick_rules = rules;
         self.control.holds = u64::from(holds);

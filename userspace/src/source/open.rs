@@ -183,12 +183,15 @@ pub struct Opened {
 /// Its types or symbols cannot be read.
 pub fn plan_for(options: &Options) -> Result<Plan, OpenError> {
     let types = KernelBtf::read(SYSFS.as_ref(), &plan::btf_names())?;
+    plan_of(&types, Allowed::probe(Some(&types.vmlinux)), options)
+}
+
+fn plan_of(types: &KernelBtf, mut allowed: Allowed, options: &Options) -> Result<Plan, OpenError> {
     let symbols = Symbols::running(&plan::symbol_names())?;
-    let mut allowed = Allowed::probe(Some(&types.vmlinux));
     if options.kprobes {
         allowed.fexit = Probe::Refused("--kprobes".to_owned());
     }
-    Ok(plan::plan(&types, Some(&symbols), &allowed)?)
+    Ok(plan::plan(types, Some(&symbols), &allowed)?)
 }
 
 /// The plan for this kernel, and what the host says of itself.
@@ -198,14 +201,15 @@ pub fn plan_for(options: &Options) -> Result<Plan, OpenError> {
 pub fn plan_and_host(options: &Options) -> Result<(Plan, Host), OpenError> {
     let types = KernelBtf::read(SYSFS.as_ref(), &plan::btf_names())?;
     let host = Host::running(Some(&types.vmlinux));
-    Ok((plan_for(options)?, host))
+    Ok((plan_of(&types, host.allowed.clone(), options)?, host))
 }
 
-/// Takes over the ledger that another process left, or attaches to this kernel's functions, as the plan says.
+/// Takes over the ledger that another process left, or attaches to this kernel's functions, as the plan says: `plan`, where
+/// somebody has made it already.
 ///
 /// # Errors
 /// See [`OpenError`].
-pub fn live(options: &Options) -> Result<(Kernel, Opened), OpenError> {
+pub fn live(options: &Options, plan: Option<Plan>) -> Result<(Kernel, Opened), OpenError> {
     check_capabilities()?;
     // What cannot be taken over is removed below, like that of another version.
     if let Some((pins, Note { hooks, attached, latency, reactions, .. })) = Pins::left()
@@ -223,7 +227,10 @@ pub fn live(options: &Options) -> Result<(Kernel, Opened), OpenError> {
         };
         return Ok((kernel, opened));
     }
-    let plan = plan_for(options)?;
+    let plan = match plan {
+        Some(plan) => plan,
+        None => plan_for(options)?,
+    };
     let missing: Vec<_> = plan
         .missing_required()
         .map(|hook| match &hook.state {

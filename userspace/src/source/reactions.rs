@@ -60,14 +60,6 @@ impl Reactions {
         Ok(u64::from(count))
     }
 
-    /// The rules as the programs have them now, with what is left of their limits.
-    ///
-    /// # Errors
-    /// The map cannot be read.
-    pub fn rule(&self, place: u32) -> Result<QuickRule, KernelError> {
-        Ok(self.rules.get(&place, 0).map_err(map_error("QUICK"))?.0)
-    }
-
     /// Which rules that choose TDs this one is chosen for, by bits of the rules' places.
     ///
     /// # Errors
@@ -156,11 +148,9 @@ impl Reactions {
         Ok(self.cordoned.get(&0, 0).map_err(map_error("CORDONED"))?.0)
     }
 
-    /// Why the programs wanted the host to go down; its time is 0 where they did not.
-    ///
-    /// # Errors
-    /// The map cannot be read.
-    pub fn crash_note(&self) -> Result<CrashNote, KernelError> {
-        Ok(self.crash.get(&0, 0).map_err(map_error("CRASH"))?.0)
+    /// Forgets that the programs wanted the host to go down, where no crash kernel was loaded: one that is loaded later is
+    /// not to start for it.
+    pub(super) fn forget_crash(&mut self) -> Result<(), KernelError> {
+        self.crash.set(0, CrashPod(CrashNote::NONE), 0).map_err(map_error("CRASH"))
     }
 }

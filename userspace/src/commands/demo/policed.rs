@@ -11,10 +11,7 @@ use serde_json::json;
 
 use super::{BadInput, stand_in::StandIn};
 use crate::{
-    commands::{
-        Policing,
-        policing::{Guard, Prepared},
-    },
+    commands::{Policing, policing::Guard},
     hooks::{lock::RUN, reactions::Needs},
     model::verdict::Verdict,
     policy::{
@@ -22,12 +19,8 @@ use crate::{
         audit::{Done, Step},
         react::host::Host,
     },
-    source::{
-        event::Event,
-        open::{self, Options},
-        session::Session,
-    },
-    view::lines,
+    source::{event::Event, open::Options, session::Session},
+    view::{lines, print::Printer},
 };
 
 /// What the demo does to its own process. The others concern the host, or end what the demo is about.
@@ -64,10 +57,10 @@ impl Policed {
     pub fn begin(policy: &str, options: &Options, session: &mut Session) -> Result<Self> {
         let audit = Path::new(RUN).join("demo-audit");
         let flags = Policing { policy: Some(policy.to_owned()), arm: true, allow_degraded: true, audit };
-        let Some(prepared) = flags.prepare(|| open::plan_and_host(options))? else {
+        let Some((prepared, _)) = flags.prepare(options)? else {
             bail!("there is no policy to follow");
         };
-        if let Some((rule, reaction)) = Prepared::other_than(&prepared, &CARRIED_OUT) {
+        if let Some((rule, reaction)) = prepared.other_than(&CARRIED_OUT) {
             return Err(BadInput(format!(
                 "--policy {policy}: rule {rule:?} has `{reaction}`, and the demo carries out {} only; `septwatch policy explain` and `policy test` say what the others would do",
                 CARRIED_OUT.join(", ")
@@ -76,7 +69,7 @@ impl Policed {
         }
         let host = Host { demo: true, ..Host::default() };
         let guard = Guard::begin(prepared, Needs::default(), host, false, session)?;
-        eprintln!("septwatch: {}", guard.told().0);
+        eprintln!("septwatch: {}", guard.told());
         let (stand_in, steps, stopped) = (None, Vec::new(), None);
         Ok(Self { guard, stand_in, steps, freed: 0, stopped, alerted: false, still: None })
     }
@@ -139,9 +132,7 @@ impl Policed {
         self.stand_in = None;
         for step in &self.steps {
             if as_json {
-                let mut reaction = json!(step);
-                reaction["type"] = "reaction".into();
-                writeln!(out, "{reaction}")?;
+                Printer { json: true }.reaction(step, out)?;
             } else {
                 writeln!(out, "   {}", lines::reaction(step))?;
             }

@@ -61,7 +61,7 @@ pub struct Guard {
 }
 
 /// Something that arrived and that a policy wants to know of.
-pub enum Seen {
+enum Seen {
     /// A TD reached this stage.
     Life(u32, Life),
     /// A violation.
@@ -70,7 +70,7 @@ pub enum Seen {
 
 impl Seen {
     /// What of an event a policy wants to know.
-    pub fn of(event: &Event, verdict: Option<&Verdict>) -> Option<Self> {
+    fn of(event: &Event, verdict: Option<&Verdict>) -> Option<Self> {
         match (event, verdict) {
             (_, Some(verdict)) => Some(Self::Violation(Box::new(verdict.clone()))),
             (Event::Life(life), None) => Some(Self::Life(life.id, Life::from_number(life.life)?)),
@@ -112,10 +112,7 @@ impl Guard {
             seen: Vec::new(),
             tended: Instant::now(),
         };
-        let known: Vec<_> = session.model().tds.keys().copied().collect();
-        for td in known {
-            guard.meet(td, session)?;
-        }
+        guard.meet_all(session)?;
         guard.instruct(session, true)?;
         Ok(guard)
     }
@@ -151,7 +148,7 @@ impl Guard {
         };
         let armed = Armed::Agent(self.actor.is_armed());
         let decisions = self.engine.decide(verdict, &subject, armed);
-        let side = &mut Side { kernel: session.kernel(), attached: self.attached };
+        let side = &mut Side::of(session, self.attached);
         let steps = self.actor.carry_out(&decisions, verdict, &subject, side);
         self.instruct(session, false)?;
         Ok(steps)
@@ -181,6 +178,10 @@ impl Guard {
         session.kernel().reactions().choose(td, chosen)?;
         self.pin(&subject);
         Ok(())
+    }
+
+    fn meet_all(&mut self, session: &mut Session) -> Result<()> {
+        living(session).into_iter().try_for_each(|td| self.meet(td, session))
     }
 
     /// Pins the guest_memfd of a TD, if the policy wants them ready.
@@ -243,10 +244,7 @@ impl Guard {
         }
         self.tended = Instant::now();
         // A VMM may have made another guest_memfd.
-        let is_there = |life: Life| life != Life::None && life != Life::Gone;
-        let living = session.model().tds.iter().filter(|(_, state)| is_there(state.life));
-        let living: Vec<_> = living.map(|(td, _)| *td).collect();
-        for td in living {
+        for td in living(session) {
             let subject = self.subject(td, session);
             self.pin(&subject);
         }
@@ -289,16 +287,12 @@ impl Guard {
                 asked.answer(disarmed);
             }
             Request::Release { td } => {
-                let side = &mut Side { kernel: session.kernel(), attached: self.attached };
+                let side = &mut Side::of(session, self.attached);
                 asked.answer(self.actor.release(td, who, side).map_err(|error| error.to_string()));
             }
             Request::Uncordon => {
-                let side = &mut Side { kernel: session.kernel(), attached: self.attached };
+                let side = &mut Side::of(session, self.attached);
                 asked.answer(self.actor.uncordon(who, side).map_err(|error| error.to_string()));
-            }
-            Request::Reload => {
-                let read = self.reload(who, session)?;
-                asked.answer(read);
             }
         }
         Ok(())
@@ -309,11 +303,12 @@ impl Guard {
         self.instruct(session, true).map_err(|error| format!("{error:#}"))
     }
 
-    /// Reads the policy again: all of it, or the one before stays. What came of it is in the audit log, and returned.
+    /// Reads the policy again: all of it, or the one before stays. What came of it is in the audit log.
     ///
     /// # Errors
     /// The kernel side cannot be told.
-    pub fn reload(&mut self, who: Who, session: &mut Session) -> Result<Result<(), String>> {
+    pub fn reload(&mut self, session: &mut Session) -> Result<()> {
+        let who = Who::this();
         let read = Prepared::read(&self.from, self.means.clone(), &self.flags);
         let read = read.map_err(|error| format!("{error:#}")).and_then(|prepared| {
             let wanted = needs(&prepared.policy, &self.means);
@@ -322,26 +317,21 @@ impl Guard {
                 false => Err("it needs programs that were not attached at the start: start again".to_owned()),
             }
         });
-        let read = match read {
+        match read {
             Err(why) => {
                 eprintln!("septwatch: the policy is not read again, the one before stays: {why}");
                 self.actor.refused_reload(&why, who)?;
-                Err(why)
             }
             Ok(prepared) => {
                 self.actor.reloaded(&prepared.policy.name, who)?;
                 self.engine = self.engine.replaced_by(prepared.policy);
                 self.gaps = prepared.gaps;
-                let known: Vec<_> = session.model().tds.keys().copied().collect();
-                for td in known {
-                    self.meet(td, session)?;
-                }
+                self.meet_all(session)?;
                 self.instruct(session, true)?;
-                eprintln!("septwatch: {}", self.told().0);
-                Ok(())
+                eprintln!("septwatch: {}", self.told());
             }
-        };
-        Ok(read)
+        }
+        Ok(())
     }
 
     /// Ends the hold of a TD.
@@ -349,7 +339,7 @@ impl Guard {
     /// # Errors
     /// It is not held, or cannot be released.
     pub fn release(&mut self, td: u32, session: &mut Session) -> Result<Released> {
-        let side = &mut Side { kernel: session.kernel(), attached: self.attached };
+        let side = &mut Side::of(session, self.attached);
         Ok(self.actor.release(td, Who::this(), side)?)
     }
 
@@ -363,4 +353,11 @@ impl Guard {
         let cordoned = reactions.cordoning()?.errno != 0;
         Ok(cordoned || reactions.all_held()?.iter().any(|(_, held)| held.errno != 0))
     }
+}
+
+/// The TDs that are not gone.
+fn living(session: &Session) -> Vec<u32> {
+    let is_there = |life: Life| life != Life::None && life != Life::Gone;
+    let living = session.model().tds.iter().filter(|(_, state)| is_there(state.life));
+    living.map(|(td, _)| *td).collect()
 }

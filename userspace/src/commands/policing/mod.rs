@@ -10,14 +10,14 @@ use anyhow::{Result, bail};
 
 use super::BadInput;
 use crate::{
-    hooks::{host::Host, means::Means, plan::Plan, reactions::Needs},
+    hooks::{means::Means, plan::Plan, reactions::Needs},
     policy::{
         audit,
         explain::{Gap, gaps},
         file::Policy,
         reaction::Reaction,
     },
-    source::open::OpenError,
+    source::open::{self, Options},
 };
 
 pub use guard::Guard;
@@ -53,17 +53,15 @@ pub struct Prepared {
 }
 
 impl Policing {
-    /// Reads the policy, and makes sure that this kernel, of which `plan` tells, can carry it out.
+    /// Reads the policy, and makes sure that this kernel can carry it out. The kernel's plan comes with it.
     ///
     /// # Errors
     /// The file is wrong, or the kernel cannot do what it asks for and `--allow-degraded` was not given.
-    pub fn prepare(
-        &self,
-        plan: impl FnOnce() -> Result<(Plan, Host), OpenError>,
-    ) -> Result<Option<Prepared>> {
+    pub fn prepare(&self, options: &Options) -> Result<Option<(Prepared, Plan)>> {
         let Some(from) = &self.policy else { return Ok(None) };
-        let (plan, host) = plan()?;
-        Prepared::read(from, Means::of(&plan, Some(&host)), self).map(Some)
+        let (plan, host) = open::plan_and_host(options)?;
+        let prepared = Prepared::read(from, Means::of(&plan, Some(&host)), self)?;
+        Ok(Some((prepared, plan)))
     }
 }
 

@@ -8,13 +8,23 @@ use septwatch_common::{
 use crate::{
     hooks::reactions::Needs,
     policy::{actor::KernelSide, react::ReactError},
-    source::kernel::{Kernel, KernelError},
+    source::{
+        kernel::{Kernel, KernelError},
+        session::Session,
+    },
 };
 
 /// The kernel side, and which programs of reactions are attached to it.
 pub struct Side<'a> {
-    pub kernel: &'a mut Kernel,
-    pub attached: Needs,
+    kernel: &'a mut Kernel,
+    attached: Needs,
+}
+
+impl<'a> Side<'a> {
+    /// That of an observation.
+    pub fn of(session: &'a mut Session, attached: Needs) -> Self {
+        Self { kernel: session.kernel(), attached }
+    }
 }
 
 fn failed(error: KernelError) -> ReactError {

@@ -62,6 +62,8 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
     }
 }
 
+pub(super) use status::line as hold_line;
+
 /// The policy of an argument.
 fn find(name_or_path: &str) -> Result<Policy> {
     Policy::find(name_or_path).map_err(unusable)

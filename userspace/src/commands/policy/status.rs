@@ -78,7 +78,7 @@ fn print(status: &Value, out: &mut dyn Write) -> Result<()> {
 }
 
 /// A hold, in one line.
-fn line(hold: &Value) -> String {
+pub fn line(hold: &Value) -> String {
     let why =
         hold["violation"].as_str().map_or_else(|| "ready: nothing has failed".to_owned(), str::to_owned);
     let inodes = hold["inodes"].as_array().map_or(0, Vec::len);

@@ -105,14 +105,7 @@ impl Actor {
         Ok(actor)
     }
 
-    /// The same with another keeper.
-    #[must_use]
-    pub fn kept_by(mut self, keeper: Keeper) -> Self {
-        self.keeper = keeper;
-        self
-    }
-
-    /// The same; with true, what this kernel cannot do of a reaction was accepted, and is told with what was done.
+    /// The same actor; with true, what this kernel cannot do of a reaction was accepted, and is told with what was done.
     #[must_use]
     pub fn degraded(mut self, degraded: bool) -> Self {
         self.degraded = degraded;

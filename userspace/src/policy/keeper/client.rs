@@ -30,21 +30,12 @@ const BEGINS: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 pub struct Keeper {
     folder: PathBuf,
-    program: PathBuf,
 }
 
 impl Keeper {
     /// The keeper whose socket is in this folder.
     pub fn at(folder: &Path) -> Self {
-        // The file that runs, even if another is at its path by now.
-        Self { folder: folder.to_owned(), program: PathBuf::from("/proc/self/exe") }
-    }
-
-    /// The same, started from another septwatch: a test is none.
-    #[must_use]
-    pub fn started_by(mut self, program: &Path) -> Self {
-        program.clone_into(&mut self.program);
-        self
+        Self { folder: folder.to_owned() }
     }
 
     /// Has descriptors kept, and starts the keeper if there is none. Without descriptors: says why what is kept for the TD
@@ -108,7 +99,8 @@ impl Keeper {
     }
 
     fn start(&self) -> io::Result<()> {
-        let mut command = Command::new(&self.program);
+        // The file that runs, even if another is at its path by now.
+        let mut command = Command::new("/proc/self/exe");
         // systemd passes over processes named like this when it ends the rest before a shutdown: it would wait for this one.
         command
             .arg0("@septwatch-hold")

@@ -75,7 +75,7 @@ fn common(vmm: &Vmm) -> Result<PathBuf, ReactError> {
     let mut common: Option<PathBuf> = None;
     for thread in vmm.numbers("task")? {
         let Ok(text) = vmm.read(&format!("task/{thread}/cgroup")) else { continue };
-        let Some(path) = host::cgroup(&text) else { continue };
+        let Some(path) = host::cgroup(&text).map(PathBuf::from) else { continue };
         common = Some(match common {
             None => path,
             Some(common) => both(&common, &path),

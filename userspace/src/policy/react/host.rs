@@ -54,11 +54,11 @@ impl Host {
 
     /// The cgroup of version 2 that this process is in.
     pub fn own_cgroup(&self) -> Option<PathBuf> {
-        cgroup(&fs::read_to_string(self.proc.join("self/cgroup")).ok()?)
+        cgroup(&fs::read_to_string(self.proc.join("self/cgroup")).ok()?).map(PathBuf::from)
     }
 }
 
 /// The cgroup of version 2 in /proc/PID/cgroup.
-pub(super) fn cgroup(text: &str) -> Option<PathBuf> {
-    text.lines().find_map(|line| line.strip_prefix("0::")).map(PathBuf::from)
+pub(in super::super) fn cgroup(text: &str) -> Option<&str> {
+    text.lines().find_map(|line| line.strip_prefix("0::"))
 }

@@ -57,9 +57,7 @@ impl Vmm {
         }
         let stat = Stat::parse(&stat)
             .ok_or_else(|| ReactError::NotSeen(format!("{}/stat is not understood", vmm.path.display())))?;
-        let begun_ns = since_boot(subject.begun_ns);
-        if stat.started_ns() > begun_ns {
-            let later = Duration::from_nanos(stat.started_ns() - begun_ns);
+        if let Some(later) = stat.is_younger_than(subject.begun_ns) {
             return refused(format!(
                 "process {pid} began {later:?} after the TD: it is another with its VMM's number"
             ));
@@ -131,7 +129,7 @@ impl Vmm {
 
 /// What is used of /proc/PID/stat: proc_pid_stat(5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stat {
+pub(in super::super) struct Stat {
     /// `R`, `S`, `D`, `T`, `t`, `Z`, `X` and others.
     pub state: char,
     /// Its parent.
@@ -141,7 +139,7 @@ pub(super) struct Stat {
 }
 
 impl Stat {
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    pub(in super::super) fn parse(text: &str) -> Option<Self> {
         // A thread's name may have blanks and brackets in it: what counts begins after the last.
         let mut fields = text[text.rfind(')')? + 1..].split_ascii_whitespace();
         let state = fields.next()?.chars().next()?;
@@ -149,6 +147,12 @@ impl Stat {
         // Field 22, and the first of these was 3.
         let started = fields.nth(17)?.parse().ok()?;
         Some(Self { state, parent, started })
+    }
+
+    /// By how much it is younger than what began then, in ns of CLOCK_MONOTONIC; none: it is not.
+    pub(in super::super) fn is_younger_than(&self, begun_ns: u64) -> Option<Duration> {
+        let later_ns = self.started_ns().checked_sub(since_boot(begun_ns))?;
+        (later_ns != 0).then(|| Duration::from_nanos(later_ns))
     }
 
     /// When it began, in ns since boot, rounded down to a tick.

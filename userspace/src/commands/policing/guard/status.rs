@@ -11,8 +11,8 @@ use crate::{
 };
 
 impl Guard {
-    /// One line for people, one object for tools: what is followed, and what of it cannot be carried out here.
-    pub fn told(&self) -> (String, Value) {
+    /// For people: what is followed, and what of it cannot be carried out here.
+    pub fn told(&self) -> String {
         let policy = self.engine.policy();
         let armed = match (policy.armed, self.actor.is_armed()) {
             (true, true) => "armed",
@@ -23,8 +23,7 @@ impl Guard {
         for gap in &self.gaps {
             text += &format!("\n  without {gap}");
         }
-        let is_armed = policy.armed && self.actor.is_armed();
-        (text, json!({"type": "policy", "policy": policy.name, "armed": is_armed, "gaps": self.gaps}))
+        text
     }
 
     /// How things stand.
@@ -32,11 +31,11 @@ impl Guard {
     /// # Errors
     /// In words, the kernel side cannot be read.
     pub fn status(&mut self, session: &mut Session) -> std::result::Result<Value, String> {
-        let kernel = session.kernel();
         let failed = |error: KernelError| error.to_string();
+        let reactions = session.kernel().reactions();
         let (cordon, cordoned) =
-            (kernel.reactions().cordoning().map_err(failed)?, kernel.reactions().cordoned().map_err(failed)?);
-        let side = &mut Side { kernel, attached: self.attached };
+            (reactions.cordoning().map_err(failed)?, reactions.cordoned().map_err(failed)?);
+        let side = &mut Side::of(session, self.attached);
         let mut status = serde_json::to_value(self.actor.status(side)).map_err(|error| error.to_string())?;
         let left = self.engine.limits_left(Clock::now().monotonic_ns);
         if let Some(status) = status.as_object_mut() {
@@ -65,7 +64,7 @@ impl Guard {
         let [latencies, holds, cordon] = ["latencies", "holds", "cordon"].map(|key| status[key].take());
         let mut lines = latency::rows(&self.actor.latencies());
         let failed = holds.as_array().into_iter().flatten().filter(|hold| hold["violation"].is_string());
-        lines.extend(failed.map(|hold| format!("TD {} is held: {} frames", hold["td"], hold["frames"])));
+        lines.extend(failed.map(crate::commands::policy::hold_line));
         if cordon["errno"] != 0 {
             lines.push(format!("new VMs are refused: {} were", cordon["refused"]));
         }
