@@ -5,3 +5,4 @@ pub mod json;
 pub mod lines;
 pub mod print;
 pub mod stack;
+pub mod top;
