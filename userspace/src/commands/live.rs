@@ -10,6 +10,7 @@ use tokio::{
     process::Child,
     runtime::Runtime,
     signal::unix::{SignalKind, signal},
+    sync::Notify,
     time,
 };
 
@@ -63,11 +64,11 @@ pub trait Sink {
     /// As for [`Self::event`].
     fn reaction(&mut self, step: &Step) -> Result<()>;
 
-    /// All that was there has been handed over.
+    /// All that was there has been handed over; `guard` is the policy at work, if one is.
     ///
     /// # Errors
     /// As for [`Self::event`].
-    fn pumped(&mut self, session: &mut Session) -> Result<()>;
+    fn pumped(&mut self, session: &mut Session, guard: Option<&mut Guard>) -> Result<()>;
 }
 
 /// When following ends, beside an interrupt.
@@ -79,6 +80,8 @@ pub struct Until {
     pub violation: bool,
     /// When this command has ended.
     pub command: Option<Child>,
+    /// When somebody in this process says so.
+    pub told: Option<Arc<Notify>>,
 }
 
 impl Live {
@@ -176,7 +179,11 @@ enum Woken {
     Reload,
 }
 
-async fn follow(
+/// Hands everything that arrives in a session to `sink`, until it is over, and says why it is.
+///
+/// # Errors
+/// The kernel side cannot be read, or the sink fails.
+pub(super) async fn follow(
     session: &mut Session,
     symbols: &OnceLock<KernelSymbols>,
     mut guard: Option<&mut Guard>,
@@ -206,6 +213,7 @@ async fn follow(
             asked = asked(guard.as_deref_mut()) => Woken::Asked(asked),
             // Without a policy, a hangup ends it.
             Some(()) = hangups.recv() => if guard.is_some() { Woken::Reload } else { Woken::Over(Why::Stopped) },
+            () = told(until.told.as_deref()) => Woken::Over(Why::Stopped),
             () = ended(&mut until.command) => Woken::Over(Why::CommandEnded),
             () = interrupts.received() => Woken::Over(Why::Stopped),
         };
@@ -229,11 +237,11 @@ async fn follow(
                 guard.react(session, |step| sink.reaction(step))?;
             }
         }
-        sink.pumped(session)?;
+        sink.pumped(session, guard.as_deref_mut())?;
         let mut over = None;
         match (woken, guard.as_deref_mut()) {
             (Woken::Over(why), _) => over = Some(why),
-            (Woken::Asked(asked), Some(guard)) => guard.answer(asked, session)?,
+            (Woken::Asked(asked), Some(guard)) => guard.answer(asked, session),
             (Woken::Reload, Some(guard)) => guard.reload(session)?,
             _ => {}
         }
@@ -250,6 +258,14 @@ async fn follow(
 async fn asked(guard: Option<&mut Guard>) -> Asked {
     match guard {
         Some(guard) => guard.asked().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Returns when somebody says so; never where nobody can.
+async fn told(told: Option<&Notify>) {
+    match told {
+        Some(told) => told.notified().await,
         None => std::future::pending().await,
     }
 }

@@ -9,6 +9,7 @@ use tokio::process::Command;
 use super::{
     BadInput, Policing, Watching, exit,
     live::{Live, Sink, Until},
+    policing::Guard,
     recording, watch,
     watching::{size, span},
 };
@@ -143,11 +144,11 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
             Some(child.map_err(|error| BadInput(format!("COMMAND {name}: {error}")))?)
         }
     };
-    let mut until = Until { duration: args.duration, violation: args.until_violation, command };
+    let mut until = Until { duration: args.duration, violation: args.until_violation, command, told: None };
     let mut why = live.follow(&mut until, &mut recording)?;
     if why == Why::Violation {
         // What it leads to belongs to it.
-        let mut rest = Until { duration: Some(args.after), command: until.command.take(), violation: false };
+        let mut rest = Until { duration: Some(args.after), command: until.command.take(), ..Until::default() };
         why = match live.follow(&mut rest, &mut recording)? {
             Why::Duration => Why::Violation,
             sooner => sooner,
@@ -216,7 +217,7 @@ impl Sink for Recording<'_> {
         Ok(())
     }
 
-    fn pumped(&mut self, session: &mut Session) -> Result<()> {
+    fn pumped(&mut self, session: &mut Session, _: Option<&mut Guard>) -> Result<()> {
         recording::pumped(&mut self.recorder, session)?;
         if self.recorder.has_failed() && !self.said_failed {
             self.said_failed = true;

@@ -8,6 +8,7 @@ use serde_json::json;
 use super::{
     Policing, Watching, exit,
     live::{Live, Sink, Until},
+    policing::Guard,
 };
 use crate::{
     model::verdict::Verdict,
@@ -123,7 +124,7 @@ impl Sink for Printing<'_> {
         Ok(self.out.flush()?)
     }
 
-    fn pumped(&mut self, _: &mut Session) -> Result<()> {
+    fn pumped(&mut self, _: &mut Session, _: Option<&mut Guard>) -> Result<()> {
         Ok(self.out.flush()?)
     }
 }

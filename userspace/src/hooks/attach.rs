@@ -313,11 +313,7 @@ impl Attached {
     pub fn missed_runs(&self) -> Result<Missed, AttachError> {
         let mut missed = Missed::default();
         for (name, program) in &self.programs {
-            let path = format!("/proc/self/fdinfo/{}", program.as_raw_fd());
-            let info = fs::read_to_string(&path)
-                .map_err(|source| AttachError::Proc { path: path.clone(), source })?;
-            let misses = info.lines().find_map(|line| line.strip_prefix("recursion_misses:"));
-            let misses = misses.and_then(|count| count.trim().parse::<u64>().ok()).unwrap_or(0);
+            let [misses] = told_of(program, ["recursion_misses:"])?;
             match name.as_str() {
                 "mm_page_free" | "mm_page_free_batched" | "mm_page_alloc" => missed.pages += misses,
                 // Those of SEAMCALLs, and those that only add to what a verdict says.
@@ -327,6 +323,29 @@ impl Attached {
         }
         Ok(missed)
     }
+
+    /// Reads how long programs ran, in ns, and how often; 0 where nobody asked the kernel to count.
+    ///
+    /// # Errors
+    /// /proc cannot be read.
+    pub fn runs(&self) -> Result<(u64, u64), AttachError> {
+        let mut runs = (0_u64, 0_u64);
+        for (_, program) in &self.programs {
+            let [time_ns, count] = told_of(program, ["run_time_ns:", "run_cnt:"])?;
+            runs = (runs.0.saturating_add(time_ns), runs.1.saturating_add(count));
+        }
+        Ok(runs)
+    }
+}
+
+/// What the kernel tells of a program, by the names of its figures; 0 where it does not.
+fn told_of<const N: usize>(program: &OwnedFd, names: [&str; N]) -> Result<[u64; N], AttachError> {
+    let path = format!("/proc/self/fdinfo/{}", program.as_raw_fd());
+    let info = fs::read_to_string(&path).map_err(|source| AttachError::Proc { path, source })?;
+    Ok(names.map(|name| {
+        let figure = info.lines().find_map(|line| line.strip_prefix(name));
+        figure.and_then(|figure| figure.trim().parse().ok()).unwrap_or(0)
+    }))
 }
 
 /// BTF of the module that has the function; none for vmlinux.

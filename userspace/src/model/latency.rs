@@ -56,6 +56,22 @@ impl Latencies {
         self.histograms().map(|(leaf, histogram)| (leaf, Summary::of(histogram)))
     }
 
+    /// The latencies of a leaf summed up.
+    pub fn of(&self, leaf: Leaf) -> Option<Summary> {
+        self.leaves.get(leaf as usize)?.as_deref().map(Summary::of)
+    }
+
+    /// The latencies of all leaves together.
+    pub fn all(&self) -> Option<Summary> {
+        let mut measured = self.leaves.iter().flatten();
+        let mut all = (**measured.next()?).clone();
+        for histogram in measured {
+            // Their bounds are the same.
+            let _ = all.add(histogram.as_ref());
+        }
+        Some(Summary::of(&all))
+    }
+
     /// The latencies of a leaf by powers of two; none where it was not measured.
     pub fn octaves(&self, leaf: Leaf) -> Vec<Octave> {
         let histogram = self.leaves.get(leaf as usize).and_then(Option::as_deref);

@@ -2,10 +2,13 @@
 //! of events; it knows neither terminal nor network, and asks the kernel nothing.
 
 pub mod accounting;
+pub mod activity;
+pub mod census;
 pub mod histogram;
 pub mod latency;
 pub mod rerun;
 pub mod store;
+pub mod stories;
 pub mod verdict;
 pub mod windows;
 

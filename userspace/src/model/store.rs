@@ -131,6 +131,11 @@ impl Ledger {
         self.tds.get(usize::from(td)).filter(|record| record.life != Life::None as u8)
     }
 
+    /// The records of all TDs that it knows, by their index; also of those that are gone.
+    pub fn tds(&self) -> impl Iterator<Item = (u16, &Td)> {
+        (0..).zip(&self.tds).filter(|(_, record)| record.life != Life::None as u8)
+    }
+
     /// The TD that was at this TDR at a time (ns of CLOCK_MONOTONIC), as far as its record is still kept.
     pub fn td_at(&self, tdr: u64, time_ns: u64) -> Option<&Td> {
         let then = |record: &&Td| record.tdr == tdr && record.begun_ns <= time_ns;

@@ -3,8 +3,9 @@
 
 use std::{collections::VecDeque, path::Path};
 
-use septwatch_common::{Leaf, Violation, wire::Hook};
+use septwatch_common::Violation;
 
+use super::life::Life;
 use crate::{
     minimize::{
         self, MinimizeError, Target,
@@ -21,8 +22,6 @@ use crate::{
     view::lines,
 };
 
-/// Events of a page's life that are told at most.
-const LIFE: usize = 40;
 /// SEAMCALLs that are told before the moment, and after it.
 const BEFORE: usize = 6;
 const AFTER: usize = 4;
@@ -34,11 +33,8 @@ pub struct Case {
     /// Which of the same TD's violations says that KVM called the VM bugged, if one does.
     pub bugged: Option<Target>,
     subject: Subject,
-    /// The page's life since it was lent last, in order: the first and the last of it.
-    pub life: Vec<Event>,
-    /// Events of it that are not told, after the first half.
-    pub skipped: u64,
-    over: bool,
+    /// The page's life.
+    pub life: Life,
     /// The moment that [`Self::around`] is about, in ns of CLOCK_MONOTONIC.
     pub moment_ns: u64,
     /// SEAMCALLs of the TD around that moment.
@@ -120,9 +116,7 @@ impl Case {
             target,
             bugged: None,
             subject,
-            life: Vec::new(),
-            skipped: 0,
-            over: false,
+            life: Life::default(),
             moment_ns,
             around: VecDeque::new(),
             after: 0,
@@ -132,7 +126,7 @@ impl Case {
 
     /// Lifecycle and violations, and page records, come in batches of their own.
     fn in_order(&mut self) {
-        self.life.sort_by_key(|event| event.header().time_ns);
+        self.life.events.sort_by_key(|event| event.header().time_ns);
         self.around.make_contiguous().sort_by_key(|event| event.header().time_ns);
     }
 
@@ -144,8 +138,8 @@ impl Case {
         if let Event::Call(_) = event {
             self.neighbour(event);
         }
-        if part == Part::Page && !self.over {
-            self.page(event);
+        if part == Part::Page {
+            self.life.event(event, self.target.event.header.time_ns);
         }
     }
 
@@ -160,47 +154,4 @@ impl Case {
             self.around.pop_front();
         }
     }
-
-    fn page(&mut self, event: &Event) {
-        let own_ns = self.target.event.header.time_ns;
-        if says_nothing_new(event, own_ns) {
-            return;
-        }
-        let lends = matches!(event, Event::Call(call) if call.status == 0 && lends(call.call.leaf));
-        let time_ns = event.header().time_ns;
-        if lends && time_ns < own_ns {
-            // What was before is another lending's life.
-            self.life.clear();
-            self.skipped = 0;
-        } else if lends && time_ns > own_ns {
-            self.over = true;
-            return;
-        }
-        self.life.push(event.clone());
-        if self.life.len() > LIFE {
-            self.life.remove(LIFE / 2);
-            self.skipped += 1;
-        }
-    }
-}
-
-/// Whether an event is told by another already: a release by its verdict, or by the tracepoint before; and the TRACKs of
-/// other zaps, once this page's is over.
-fn says_nothing_new(event: &Event, own_ns: u64) -> bool {
-    match event {
-        Event::Frame(frame) => frame.hook == Hook::PageFreeBatched as u8 || frame.header.time_ns == own_ns,
-        Event::Call(call) => {
-            let tracks = call.call.leaf == Leaf::MemTrack as u8 && call.status == 0;
-            tracks && call.call.header.time_ns > own_ns
-        }
-        _ => false,
-    }
-}
-
-fn lends(leaf: u8) -> bool {
-    use Leaf::{MemPageAdd, MemPageAug, MemSeptAdd, MngAddcx, MngCreate, VpAddcx, VpCreate};
-    let leaf = Leaf::from_number(u64::from(leaf));
-    leaf.is_some_and(|leaf| {
-        matches!(leaf, MemPageAdd | MemPageAug | MemSeptAdd | MngAddcx | MngCreate | VpAddcx | VpCreate)
-    })
 }

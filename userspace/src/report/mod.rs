@@ -3,8 +3,10 @@
 //! It names neither the host nor a file; of processes, name and id.
 
 mod collect;
+mod life;
 mod paper;
 mod write;
 
 pub use collect::{Case, Told, collect};
+pub use life::Life;
 pub use write::write;

@@ -176,10 +176,10 @@ fn life(paper: &mut Paper, case: &Case) {
     let zero_ns = case.target.event.header.time_ns;
     paper.heading("Life of the page since it was lent, by time from the violation");
     let mut bugged = case.bugged.as_ref();
-    let half = case.life.len().div_ceil(2);
-    for (at, event) in case.life.iter().enumerate() {
-        if at == half && case.skipped != 0 {
-            paper.moment("...", &format!("{} more", case.skipped));
+    let half = case.life.events.len().div_ceil(2);
+    for (at, event) in case.life.events.iter().enumerate() {
+        if at == half && case.life.skipped != 0 {
+            paper.moment("...", &format!("{} more", case.life.skipped));
         }
         let time_ns = event.header().time_ns;
         // That the VM is bugged names no page.
@@ -190,7 +190,7 @@ fn life(paper: &mut Paper, case: &Case) {
         }
         paper.moment(&relative(time_ns, zero_ns), &said(event));
     }
-    if case.life.is_empty() {
+    if case.life.events.is_empty() {
         paper.says("Nothing of it is recorded.");
     }
 }

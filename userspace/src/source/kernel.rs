@@ -98,6 +98,8 @@ pub struct Kernel {
     control_map: Array<MapData, ControlPod>,
     control: Control,
     ledger: HashMap<MapData, u64, [u64; CHUNK]>,
+    /// The same map: aya's has no way to its descriptor.
+    ledger_fd: OwnedFd,
     windows: HashMap<MapData, u64, u64>,
     tds: Array<MapData, TdPod>,
     alloc: Option<OwnedFd>,
@@ -163,6 +165,8 @@ impl Kernel {
     }
 
     fn of(attached: Attached, mut map: impl FnMut(&str) -> Option<Map>) -> Result<Self, KernelError> {
+        let ledger = map("LEDGER").ok_or(LoadError::Missing("LEDGER"))?;
+        let ledger_fd = relocated::descriptor(&ledger).try_clone_to_owned();
         Ok(Self {
             attached,
             ebpf: None,
@@ -173,7 +177,8 @@ impl Kernel {
             counters: typed("COUNTERS", map("COUNTERS"))?,
             control_map: typed("CONTROL", map("CONTROL"))?,
             control: Control::default(),
-            ledger: typed("LEDGER", map("LEDGER"))?,
+            ledger: typed("LEDGER", Some(ledger))?,
+            ledger_fd: ledger_fd.map_err(MapError::IoError).map_err(map_error("LEDGER"))?,
             windows: typed("WINDOWS", map("WINDOWS"))?,
             tds: typed("TDS", map("TDS"))?,
             reactions: Reactions::of(&mut map)?,
@@ -321,12 +326,40 @@ impl Kernel {
     /// # Errors
     /// The map cannot be read.
     pub fn tds(&self) -> Result<Vec<Td>, KernelError> {
+        let records = self.records()?.into_iter().map(|(_, record)| record);
+        Ok(records.filter(|record| record.life != Life::Gone as u8).collect())
+    }
+
+    /// The records of all TDs that the ledger knows, also of those that are gone, by their index.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn records(&self) -> Result<Vec<(u16, Td)>, KernelError> {
         let records = self.tds.iter().map(|record| record.map(|TdPod(record)| record));
-        let living = |record: &Td| record.life != Life::None as u8 && record.life != Life::Gone as u8;
-        records
-            .filter(|record| record.as_ref().is_ok_and(living) || record.is_err())
-            .collect::<Result<_, _>>()
-            .map_err(map_error("TDS"))
+        let known = |(_, record): &(u16, Result<Td, _>)| {
+            record.as_ref().map_or(true, |record: &Td| record.life != Life::None as u8)
+        };
+        let records = (0..).zip(records).filter(known).map(|(index, record)| Ok((index, record?)));
+        records.collect::<Result<_, _>>().map_err(map_error("TDS"))
+    }
+
+    /// Reads the ledger beside this, on a thread of its own as it may be: of a large host that takes its time.
+    ///
+    /// # Errors
+    /// No more descriptors.
+    pub fn ledger_reader(&self) -> Result<LedgerReader, KernelError> {
+        let map = self.ledger_fd.try_clone().map_err(MapError::IoError).and_then(MapData::from_fd);
+        let map = map.and_then(Map::from_map_data).map_err(map_error("LEDGER"))?;
+        Ok(LedgerReader { ledger: typed("LEDGER", Some(map))? })
+    }
+
+    /// How long programs ran, in ns, and how often: counted while somebody asks the kernel for it
+    /// ([`aya::sys::enable_stats`]).
+    ///
+    /// # Errors
+    /// /proc cannot be read.
+    pub fn program_runs(&self) -> Result<(u64, u64), KernelError> {
+        Ok(self.attached.runs()?)
     }
 
     /// Whether a frame was released with its line open, and nobody is known to have it since.
@@ -343,14 +376,34 @@ impl Kernel {
     /// # Errors
     /// The map cannot be read.
     pub fn open_lines(&self) -> Result<Vec<(u64, Line)>, KernelError> {
-        let mut open = Vec::new();
-        for chunk in self.ledger.iter() {
-            let (key, lines) = chunk.map_err(map_error("LEDGER"))?;
-            let first = key * CHUNK as u64;
-            let lines = lines.iter().zip(first..).map(|(line, pfn)| (pfn, Line(*line)));
-            open.extend(lines.filter(|(_, line)| line.is_open()));
-        }
+        let mut open = open_lines(&self.ledger).collect::<Result<Vec<_>, _>>().map_err(map_error("LEDGER"))?;
         open.sort_unstable_by_key(|(pfn, _)| *pfn);
         Ok(open)
     }
+}
+
+/// Reads the ledger of programs that run.
+pub struct LedgerReader {
+    ledger: HashMap<MapData, u64, [u64; CHUNK]>,
+}
+
+impl LedgerReader {
+    /// Open lines, and their frames, in no order. While lines change, one may be left out: what cannot be read is.
+    pub fn open_lines(&self) -> impl Iterator<Item = (u64, Line)> {
+        open_lines(&self.ledger).filter_map(Result::ok)
+    }
+}
+
+fn open_lines(
+    ledger: &HashMap<MapData, u64, [u64; CHUNK]>,
+) -> impl Iterator<Item = Result<(u64, Line), MapError>> {
+    ledger.iter().flat_map(|chunk| {
+        // A chunk that cannot be read is one error.
+        let (first, lines, error) = match chunk {
+            Ok((key, lines)) => (key * CHUNK as u64, Some(lines), None),
+            Err(error) => (0, None, Some(Err(error))),
+        };
+        let lines = lines.into_iter().flatten().zip(first..).map(|(line, pfn)| (pfn, Line(line)));
+        lines.filter(|(_, line)| line.is_open()).map(Ok).chain(error)
+    })
 }

@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use serde_json::Value;
 use septwatch_common::{
     Life,
     react::{HOLD, PANIC, QuickRule},
@@ -24,6 +25,7 @@ use crate::{
         control::{Asked, Control, Request},
         engine::{Armed, Engine},
         explain::Gap,
+        file::Policy,
         quick,
         react::host::Host,
         subject::Subject,
@@ -261,41 +263,43 @@ impl Guard {
     }
 
     /// Does what was asked for, and answers.
+    pub fn answer(&mut self, asked: Asked, session: &mut Session) {
+        let answer = self.request(&asked.request, asked.who, session);
+        asked.answer(answer);
+    }
+
+    /// Does what somebody asks for.
     ///
     /// # Errors
-    /// The kernel side cannot be told.
-    pub fn answer(&mut self, asked: Asked, session: &mut Session) -> Result<()> {
-        let who = asked.who;
-        match asked.request.clone() {
-            Request::Status => {
-                let status = self.status(session);
-                asked.answer(status);
-            }
+    /// In words: why not.
+    pub fn request(&mut self, request: &Request, who: Who, session: &mut Session) -> Result<Value, String> {
+        let side = &mut Side::of(session, self.attached);
+        match request {
+            Request::Status => self.status(session),
             Request::Arm { policy } => {
-                let name = self.engine.policy().name.clone();
-                let armed = if !self.engine.policy().armed {
-                    Err(format!("the policy {name} is a dry run: it does not say `armed = true`"))
-                } else if policy != name {
-                    Err(format!("the policy is {name} by now"))
-                } else {
-                    self.arm(true, who, session)
-                };
-                asked.answer(armed);
+                let name = &self.engine.policy().name;
+                if !self.engine.policy().armed {
+                    return Err(format!("the policy {name} is a dry run: it does not say `armed = true`"));
+                }
+                if policy != name {
+                    return Err(format!("the policy is {name} by now"));
+                }
+                self.arm(true, who, session).map(Value::from)
             }
-            Request::Disarm => {
-                let disarmed = self.arm(false, who, session);
-                asked.answer(disarmed);
-            }
+            Request::Disarm => self.arm(false, who, session).map(Value::from),
             Request::Release { td } => {
-                let side = &mut Side::of(session, self.attached);
-                asked.answer(self.actor.release(td, who, side).map_err(|error| error.to_string()));
+                let released = self.actor.release(*td, who, side).map_err(|error| error.to_string())?;
+                serde_json::to_value(released).map_err(|error| error.to_string())
             }
             Request::Uncordon => {
-                let side = &mut Side::of(session, self.attached);
-                asked.answer(self.actor.uncordon(who, side).map_err(|error| error.to_string()));
+                self.actor.uncordon(who, side).map(Value::from).map_err(|error| error.to_string())
             }
         }
-        Ok(())
+    }
+
+    /// The policy.
+    pub fn policy(&self) -> &Policy {
+        self.engine.policy()
     }
 
     fn arm(&mut self, armed: bool, who: Who, session: &mut Session) -> Result<(), String> {

@@ -5,7 +5,9 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use septwatch_common::{Leaf, Life, PageKind, State, Status, Suspect, Violation};
+pub use crate::model::census::{Block, Grid, States};
+
+use septwatch_common::{Leaf, Life, PageKind, Status, Suspect, Violation};
 
 use crate::{
     model::{
@@ -277,56 +279,6 @@ impl TdRow {
     }
 }
 
-/// Frames of a TD by what the TDX module holds of them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct States {
-    /// When, in ns of CLOCK_MONOTONIC.
-    pub time_ns: u64,
-    /// Frames in [`State::Mapped`].
-    pub mapped: u64,
-    /// Frames in [`State::Blocked`].
-    pub blocked: u64,
-    /// Frames in [`State::Removed`].
-    pub removed: u64,
-    /// Frames in [`State::Owned`]: S-EPT and control pages.
-    pub owned: u64,
-    /// Frames of any state that the page allocator has received all the same.
-    pub violated: u64,
-}
-
-impl States {
-    /// Counts a frame in.
-    pub fn count(&mut self, state: State, released: bool) {
-        let counted = match state {
-            State::Free => return,
-            State::Mapped => &mut self.mapped,
-            State::Blocked => &mut self.blocked,
-            State::Removed => &mut self.removed,
-            State::Owned => &mut self.owned,
-        };
-        *counted += 1;
-        self.violated += u64::from(released);
-    }
-}
-
-/// Guest frames that lie together.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Block {
-    /// The first.
-    pub gfn: u64,
-    /// How many of them are in which state.
-    pub states: States,
-}
-
-/// A map of guest frames.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Grid {
-    /// Guest frames of a block: 1, or 512 where there are many.
-    pub each: u64,
-    /// Blocks that have lent frames, by gfn.
-    pub blocks: Vec<Block>,
-}
-
 /// More about one TD.
 #[derive(Clone, Debug, Default)]
 pub struct TdDetail {
@@ -344,8 +296,8 @@ pub struct TdDetail {
     pub to_private: u64,
     /// Frames that were taken back (TDH.MEM.PAGE.REMOVE): to shared, or for good.
     pub to_shared: u64,
-    /// Control and S-EPT pages that were reclaimed.
-    pub reclaimed: u64,
+    /// Frames that were lent to it when its HKID was freed: what teardown has to take back.
+    pub lent_at_key_free: u64,
     /// When its HKID was freed, in ns of CLOCK_MONOTONIC: teardown goes on from there.
     pub key_freed_ns: Option<u64>,
     /// When its VM was destroyed.
