@@ -8,7 +8,7 @@ use std::{
 use clap::Parser;
 use septwatch::commands::{
     self, BadInput, Interrupted, audit, check, demo, diff, doctor, exit, explain, export, hold_keeper,
-    minimize, policy, record, replay, report, watch,
+    minimize, policy, record, replay, report, top, watch,
 };
 
 /// Watches the physical pages that this host lends to the Intel TDX module, and says so the moment one of them is given
@@ -22,6 +22,7 @@ struct Cli {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
+    Top(top::Args),
     Demo(demo::Args),
     /// The demo's VMM, for the demo alone.
     #[command(hide = true)]
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
     };
     let mut out = io::BufWriter::new(io::stdout().lock());
     let result = match &cli.command {
+        Command::Top(args) => top::run(args, &mut out),
         Command::Demo(args) => demo::run(args, &mut out),
         Command::DemoStandIn => demo::stand_in::run(),
         Command::Watch(args) => watch::run(args, &mut out),

@@ -63,7 +63,7 @@ fn days(args: &Args) -> Result<Vec<Day>> {
 }
 
 /// A line, in words.
-fn told(line: &Value) -> String {
+pub fn told(line: &Value) -> String {
     let text = |key: &str| line[key].as_str().unwrap_or_default();
     let time = text("time");
     let td = line["td"].as_u64().map(|td| format!(" TD {td}")).unwrap_or_default();

@@ -148,7 +148,8 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
     let mut why = live.follow(&mut until, &mut recording)?;
     if why == Why::Violation {
         // What it leads to belongs to it.
-        let mut rest = Until { duration: Some(args.after), command: until.command.take(), ..Until::default() };
+        let mut rest =
+            Until { duration: Some(args.after), command: until.command.take(), ..Until::default() };
         why = match live.follow(&mut rest, &mut recording)? {
             Why::Duration => Why::Violation,
             sooner => sooner,

@@ -40,7 +40,6 @@ pub fn header(
     options: &Options,
     ledger: LedgerFacts,
 ) -> Header {
-    let uname = rustix::system::uname();
     let limited = options.ledger_limit.is_some();
     Header {
         septwatch: env!("CARGO_PKG_VERSION").to_owned(),
@@ -48,12 +47,7 @@ pub fn header(
         origin,
         part: 0,
         latency: options.latency,
-        kernel: KernelFacts {
-            release: uname.release().to_string_lossy().into_owned(),
-            version: uname.version().to_string_lossy().into_owned(),
-            build_id: build_id(),
-            tdx_module: tdx_module(),
-        },
+        kernel: running_kernel(),
         host: HostFacts {
             cpus: std::thread::available_parallelism().map_or(0, usize::from),
             frames: Memory::running().map_or(0, |memory| memory.frames()),
@@ -64,6 +58,17 @@ pub fn header(
         before: kernel.before().iter().map(Streams::from).collect(),
         minimized: None,
         schema: schema::current(),
+    }
+}
+
+/// The kernel that runs.
+pub fn running_kernel() -> KernelFacts {
+    let uname = rustix::system::uname();
+    KernelFacts {
+        release: uname.release().to_string_lossy().into_owned(),
+        version: uname.version().to_string_lossy().into_owned(),
+        build_id: build_id(),
+        tdx_module: tdx_module(),
     }
 }
 

@@ -37,6 +37,11 @@ impl Default for Calls {
 }
 
 impl Calls {
+    /// Answers that somebody else counted.
+    pub fn counted(answers: [Answers; SHAPES]) -> Self {
+        Self { answers, statuses: BTreeMap::new() }
+    }
+
     fn count(&mut self, call: &SeamcallErr) {
         let status = Status(call.status);
         let Some(answers) = self.answers.get_mut(usize::from(call.call.leaf)) else { return };
@@ -178,8 +183,7 @@ mod tests {
 
     fn call(leaf: Leaf, tdr: u64, pfn: u64, level: Level, status: u64) -> Event {
         let mut call = SeamcallErr::new_zeroed();
-        (call.call.leaf, call.call.tdr, call.call.pfn, call.call.level) =
-            (leaf as u8, tdr, pfn, level as u8);
+        (call.call.leaf, call.call.tdr, call.call.pfn, call.call.level) = (leaf as u8, tdr, pfn, level as u8);
         (call.status, call.call.took_ns) = (status, 500);
         Event::Call(call)
     }

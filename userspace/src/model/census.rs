@@ -155,13 +155,8 @@ mod tests {
 
     #[test]
     fn frames_are_counted_by_td_and_state() {
-        let lines = [
-            leaf(1, 7),
-            leaf(1, 9),
-            leaf(2, 7),
-            Line::open(PageKind::Sept, 1, Level::L2M, 0),
-            leaf(1, 8),
-        ];
+        let lines =
+            [leaf(1, 7), leaf(1, 9), leaf(2, 7), Line::open(PageKind::Sept, 1, Level::L2M, 0), leaf(1, 8)];
         let census = Census::of((0..).zip(lines), Some(1), 5);
         let states = census.states(1);
         assert_eq!((states.mapped, states.owned, states.violated, states.time_ns), (3, 1, 0, 5));

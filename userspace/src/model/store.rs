@@ -133,19 +133,21 @@ impl Ledger {
 
     /// The records of all TDs that it knows, by their index; also of those that are gone.
     pub fn tds(&self) -> impl Iterator<Item = (u16, &Td)> {
-        (0..).zip(&self.tds).filter(|(_, record)| record.life != Life::None as u8)
+        (0..).zip(self.used()).filter(|(_, record)| record.life != Life::None as u8)
+    }
+
+    /// Indexes that were given out: from 1 on.
+    fn used(&self) -> &[Td] {
+        let used = usize::try_from(self.numbered.saturating_add(TD_PROBES)).unwrap_or(usize::MAX);
+        &self.tds[..used.min(self.tds.len())]
     }
 
     /// The TD that was at this TDR at a time (ns of CLOCK_MONOTONIC), as far as its record is still kept.
     pub fn td_at(&self, tdr: u64, time_ns: u64) -> Option<&Td> {
         let then = |record: &&Td| record.tdr == tdr && record.begun_ns <= time_ns;
         let now = self.td_by_tdr.get(&tdr).and_then(|index| self.td(*index)).filter(then);
-        // One that is gone. Indexes are given out from 1 on.
-        let used = usize::try_from(self.numbered + TD_PROBES).unwrap_or(usize::MAX).min(self.tds.len());
-        let was = || {
-            let records = self.tds[..used].iter().filter(|record| record.life != Life::None as u8);
-            records.filter(then).max_by_key(|record| record.begun_ns)
-        };
+        // One that is gone.
+        let was = || self.tds().map(|(_, record)| record).filter(then).max_by_key(|record| record.begun_ns);
         now.or_else(was)
     }
 

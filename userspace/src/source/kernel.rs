@@ -376,7 +376,8 @@ impl Kernel {
     /// # Errors
     /// The map cannot be read.
     pub fn open_lines(&self) -> Result<Vec<(u64, Line)>, KernelError> {
-        let mut open = open_lines(&self.ledger).collect::<Result<Vec<_>, _>>().map_err(map_error("LEDGER"))?;
+        let mut open =
+            open_lines(&self.ledger).collect::<Result<Vec<_>, _>>().map_err(map_error("LEDGER"))?;
         open.sort_unstable_by_key(|(pfn, _)| *pfn);
         Ok(open)
     }

@@ -9,11 +9,11 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use serde_json::Value;
 use septwatch_common::{
     Life,
     react::{HOLD, PANIC, QuickRule},
 };
+use serde_json::Value;
 
 use super::{Policing, Prepared, needs, side::Side};
 use crate::{
@@ -26,6 +26,7 @@ use crate::{
         engine::{Armed, Engine},
         explain::Gap,
         file::Policy,
+        latency::Latencies,
         quick,
         react::host::Host,
         subject::Subject,
@@ -300,6 +301,16 @@ impl Guard {
     /// The policy.
     pub fn policy(&self) -> &Policy {
         self.engine.policy()
+    }
+
+    /// What of it this host cannot carry out.
+    pub fn gaps(&self) -> &[Gap] {
+        &self.gaps
+    }
+
+    /// How long reactions took.
+    pub fn latencies(&self) -> Latencies {
+        self.actor.latencies()
     }
 
     fn arm(&mut self, armed: bool, who: Who, session: &mut Session) -> Result<(), String> {

@@ -21,7 +21,7 @@ use serde::Serialize;
 use thiserror::Error;
 
 pub use line::{By, Done, Event, EventKind, Line, Step, Who};
-pub use read::{Day, days, read};
+pub use read::{Day, days, last, read};
 
 use crate::{export::rows::rfc3339, recording::header::Clock};
 

@@ -1,7 +1,8 @@
 //! Reading the log, for people.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io::{self, Read as _, Seek as _, SeekFrom},
     path::{Path, PathBuf},
 };
 
@@ -48,11 +49,33 @@ pub fn days(folder: &Path) -> io::Result<Vec<Day>> {
 /// # Errors
 /// It cannot be read.
 pub fn read(path: &Path) -> io::Result<Vec<Result<Value, String>>> {
-    let bytes = fs::read(path)?;
+    Ok(parse(&fs::read(path)?))
+}
+
+/// The lines in the last so many bytes of a file.
+///
+/// # Errors
+/// It cannot be read.
+pub fn last(path: &Path, bytes: u64) -> io::Result<Vec<Result<Value, String>>> {
+    let mut file = File::open(path)?;
+    let skipped = file.metadata()?.len().saturating_sub(bytes);
+    // One byte more tells whether a line begins there.
+    file.seek(SeekFrom::Start(skipped.saturating_sub(1)))?;
+    let mut last = Vec::new();
+    file.read_to_end(&mut last)?;
+    let first = if skipped == 0 {
+        0
+    } else {
+        last.iter().position(|byte| *byte == b'\n').map_or(last.len(), |at| at + 1)
+    };
+    Ok(parse(&last[first..]))
+}
+
+fn parse(bytes: &[u8]) -> Vec<Result<Value, String>> {
     let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
     let parse = |line: &[u8]| {
         let value = serde_json::from_slice::<Value>(line).ok().filter(Value::is_object);
         value.ok_or_else(|| String::from_utf8_lossy(line).into_owned())
     };
-    Ok(lines.map(parse).collect())
+    lines.map(parse).collect()
 }

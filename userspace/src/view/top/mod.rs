@@ -3,6 +3,7 @@
 
 pub mod columns;
 pub mod filter;
+pub mod json;
 pub mod rows;
 pub mod scene;
 pub mod ui;

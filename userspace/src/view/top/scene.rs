@@ -73,6 +73,8 @@ pub struct About {
     pub no_calls: Option<&'static str>,
     /// The file that a recording is written to now.
     pub recording: Option<String>,
+    /// What came of the last thing that was asked for, and which answer that is: to be told once.
+    pub told: Option<(u64, String)>,
 }
 
 /// What is watched.
@@ -129,7 +131,7 @@ pub struct Host {
     pub lent: [u64; 6],
     /// What happens now.
     pub rates: Rates,
-    /// How long the SEAMCALLs of the last seconds took; none: not measured.
+    /// How long SEAMCALLs took so far, all leaves together; none: not measured.
     pub latency: Option<Summary>,
     /// Of all violations, those that are suspect.
     pub suspect: u64,
@@ -147,6 +149,27 @@ pub struct Host {
     pub degraded: Vec<String>,
     /// What septwatch itself costs.
     pub overhead: Option<Overhead>,
+}
+
+impl Host {
+    /// The host in one line; `violations` are all that were found.
+    pub fn verdict(&self, violations: u64) -> String {
+        let suspect = match self.suspect {
+            0 => String::new(),
+            suspect => format!(", {suspect} of them suspect"),
+        };
+        let found = match violations {
+            0 => String::new(),
+            1 => format!("1 violation{suspect}"),
+            _ => format!("{violations} violations{suspect}"),
+        };
+        match (found.is_empty(), self.degraded.as_slice()) {
+            (true, []) => "all clear".to_owned(),
+            (false, []) => found,
+            (true, [why, ..]) => format!("degraded: {why}"),
+            (false, [why, ..]) => format!("{found}; degraded: {why}"),
+        }
+    }
 }
 
 /// What happens, per second.

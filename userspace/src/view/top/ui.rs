@@ -29,6 +29,18 @@ impl View {
     pub const ALL: [Self; 6] =
         [Self::Overview, Self::Tds, Self::Violations, Self::Seamcalls, Self::Policy, Self::Log];
 
+    /// Its name in JSON, for the command line and in the configuration file.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Overview => "overview",
+            Self::Tds => "tds",
+            Self::Violations => "violations",
+            Self::Seamcalls => "seamcalls",
+            Self::Policy => "policy",
+            Self::Log => "log",
+        }
+    }
+
     /// Its name on the screen.
     pub const fn title(self) -> &'static str {
         match self {

@@ -9,7 +9,7 @@
 mod worker;
 
 use std::collections::BTreeMap;
-use std::sync::RwLock;
+use std::sync::{RwLock, atomic::AtomicBool};
 
 use fastrand::Rng;
 
@@ -31,11 +31,13 @@ pub struct Config {
     pub tds: u32,
     /// Pages of guest memory of each TD, at least 16.
     pub pages: usize,
+    /// Operations a second, of all threads together; none: as many as there can be.
+    pub pace: Option<u32>,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { seed: 0, operations: 200_000, faults: 100, threads: 2, tds: 3, pages: 512 }
+        Self { seed: 0, operations: 200_000, faults: 100, threads: 2, tds: 3, pages: 512, pace: None }
     }
 }
 
@@ -117,7 +119,18 @@ pub struct Report {
 }
 
 /// Runs a storm on a host that nobody else uses meanwhile. Its threads stay on one CPU each.
+///
+/// # Errors
+/// See [`VmmError`].
 pub fn storm(host: &Host, config: &Config) -> Result<Report, VmmError> {
+    storm_until(host, config, &AtomicBool::new(false))
+}
+
+/// The same, until it is over or `stop` is true: then some faults may not have been made.
+///
+/// # Errors
+/// See [`VmmError`].
+pub fn storm_until(host: &Host, config: &Config, stop: &AtomicBool) -> Result<Report, VmmError> {
     let mut rng = Rng::with_seed(config.seed);
     let threads = config.threads.max(1);
     let plan = plan(&mut rng, config.faults);
@@ -130,7 +143,7 @@ pub fn storm(host: &Host, config: &Config) -> Result<Report, VmmError> {
                 let rng = rng.fork();
                 scope.spawn(move || {
                     let _pinned = host.pinned().beside(thread as usize)?;
-                    Worker::new(host, calm, config, thread, rng, faults)?.run()
+                    Worker::new(host, calm, config, thread, rng, faults)?.run(stop)
                 })
             })
             .collect();
@@ -204,6 +217,26 @@ mod tests {
     }
 
     #[test]
+    fn a_storm_keeps_its_pace_and_can_be_stopped() {
+        let _turn = turn();
+        if let Err(MemoryError::FramesHidden) = Memory::memfd(1).unwrap().touch(0) {
+            eprintln!("skipped: frame numbers need CAP_SYS_ADMIN");
+            return;
+        }
+        let config = Config { faults: 0, operations: 600, pages: 16, pace: Some(1_500), ..Config::default() };
+        let begun = std::time::Instant::now();
+        assert!(run(&config).maps > 0);
+        let took = begun.elapsed().as_millis();
+        assert!((350..4_000).contains(&took), "600 operations at 1500 a second took {took} ms");
+        let operands =
+            module::Config { shape: Shape::V7_3, vmemmap_base: 0xffff_ea00_0000_0000, page_struct_size: 64 };
+        let config = Config { operations: u64::MAX, ..config };
+        let host = Host::new(operands, config.host_pages(), false).unwrap();
+        let report = storm_until(&host, &config, &AtomicBool::new(true)).unwrap();
+        assert!(report.zaps < 100 && report.owned == 0, "{report:?}");
+    }
+
+    #[test]
     fn truths_follow_from_the_seed_and_are_as_many_as_asked_for() {
         let _turn = turn();
         if let Err(MemoryError::FramesHidden) = Memory::memfd(1).unwrap().touch(0) {
@@ -218,7 +251,8 @@ mod tests {
         assert_ne!(essence(&first), essence(&run(&Config { seed: 8, ..config })));
         assert_eq!(run(&Config { faults: 0, operations: 5_000, ..config }).truths, []);
         assert_eq!(
-            run(&Config { faults: 3, threads: 1, tds: 1, pages: 16, operations: 500, seed: 1 }).owned,
+            run(&Config { faults: 3, threads: 1, tds: 1, pages: 16, operations: 500, seed: 1, pace: None })
+                .owned,
             0
         );
     }

@@ -1,6 +1,13 @@
 //! What one thread of a storm does: correct operations, and faults when they are due.
 
-use std::sync::{PoisonError, RwLock};
+use std::{
+    sync::{
+        PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
 
 use fastrand::Rng;
 use septwatch_common::Leaf;
@@ -20,6 +27,8 @@ pub(super) struct Worker<'h> {
     /// Operations after which the next fault is due, and the faults, last first.
     due: Vec<(u64, Episode)>,
     quota: u64,
+    /// Operations a second.
+    pace: Option<f64>,
     /// Number of the next TD made for one fault.
     next_index: u32,
     report: Report,
@@ -57,6 +66,7 @@ impl<'h> Worker<'h> {
             pages: pages as u64,
             due,
             quota,
+            pace: config.pace.map(|pace| f64::from(pace.max(1)) / f64::from(threads)),
             next_index: threads * per_thread + thread * 1_000_000,
             report: Report::default(),
         })
@@ -66,9 +76,19 @@ impl<'h> Worker<'h> {
         self.report.maps + self.report.zaps + self.report.frees
     }
 
-    pub(super) fn run(mut self) -> Result<Report, VmmError> {
-        while self.operations() < self.quota || !self.due.is_empty() {
+    pub(super) fn run(mut self, stop: &AtomicBool) -> Result<Report, VmmError> {
+        let begun = Instant::now();
+        while (self.operations() < self.quota || !self.due.is_empty()) && !stop.load(Ordering::Relaxed) {
             let operations = self.operations();
+            if let Some(pace) = self.pace {
+                let due = Duration::from_secs_f64(operations as f64 / pace);
+                // Not so long that nobody could stop it.
+                let early = due.saturating_sub(begun.elapsed()).min(Duration::from_millis(50));
+                if early >= Duration::from_millis(2) {
+                    thread::sleep(early);
+                    continue;
+                }
+            }
             let calm = self.calm;
             match self.due.pop_if(|(due, _)| *due <= operations) {
                 Some((_, episode)) => {

@@ -1,0 +1,69 @@
+//! This host behind the screen.
+
+use std::sync::{Arc, mpsc::Receiver};
+
+use anyhow::Result;
+
+use super::{
+    Args, about_here,
+    costs::Costs,
+    feed::Feed,
+    history::{History, Totals},
+    hook_rows,
+    recorder::Recording,
+    stage::{Names, Stage},
+    watched::Watched,
+};
+use crate::{
+    commands::{
+        live::{Live, Until},
+        recording, told,
+    },
+    recording::header::{Clock, LedgerFacts, Origin},
+    source::open::{self, Options},
+    view::top::scene::{Ask, Scene, Source},
+};
+
+/// Watches this host until somebody has seen enough, and says how many violations there were.
+///
+/// # Errors
+/// This host cannot be watched.
+pub fn run(args: &Args, feed: &Feed, asks: Receiver<Ask>) -> Result<u64> {
+    let costs = Costs::begin(!args.light);
+    let options = Options { latency: !args.light, ..args.watching.options() };
+    let mut live = Live::begin("top", &args.watching, &args.policing, &options, !args.light)?;
+    let plan = match &live.opened.plan {
+        Some(plan) => recording::hooks(plan),
+        None => recording::hooks(&open::plan_for(&options)?),
+    };
+    let premap_exempt =
+        live.opened.plan.as_ref().is_some_and(|plan| plan.offsets.kvm_tdx_nr_premapped.is_some());
+    let ledger = LedgerFacts { premap_exempt, taken_over: live.opened.taken_over, ..LedgerFacts::default() };
+    let mut scene = Scene { about: about_here(Source::Live, args.light), ..Scene::default() };
+    if scene.about.no_calls.is_none() && !live.opened.latency {
+        scene.host.degraded.push(
+            "no latencies: the programs that run were attached by another process without them".to_owned(),
+        );
+    }
+    scene.hooks = Arc::new(hook_rows(&plan));
+    for row in scene.hooks.iter().filter(|row| row.missing.is_some()) {
+        scene.host.degraded.push(format!("no {}", row.name));
+    }
+    for (hook, error) in &live.opened.not_attached {
+        scene.host.degraded.push(format!("no {hook}: {}", told(error)));
+    }
+    let totals = Totals::counted(&live.session.standing()?.counters);
+    let names = Names { here: true, ..Names::default() };
+    let stage = Stage::new(scene, History::live(Clock::now().monotonic_ns, totals), names);
+    let recording =
+        Recording { origin: Origin::Live, plan, options, ledger, pages: !args.light, running: None };
+    let mut watched = Watched::begin(stage, feed, asks, costs, recording, &mut live.session)?;
+    let mut until = Until { told: Some(feed.told()), ..Until::default() };
+    let ended = live.follow(&mut until, &mut watched);
+    if let Some(told) = watched.end(&mut live.session)? {
+        eprintln!("septwatch: {told}");
+    }
+    live.end(false)?;
+    ended?;
+    Ok(live.session.model().total())
+}

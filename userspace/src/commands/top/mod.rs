@@ -1,0 +1,171 @@
+//! `septwatch top`: the live view. Here are its sources, each on a thread of its own; what is on the screen is in
+//! [`crate::view::top`].
+
+mod census;
+mod costs;
+mod demo;
+mod feed;
+mod history;
+mod kept;
+mod live;
+mod once;
+mod policy;
+mod recorded;
+mod recorder;
+mod stage;
+mod travel;
+mod watched;
+
+use std::{
+    io::Write,
+    path::PathBuf,
+    sync::{Arc, mpsc::Receiver},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, anyhow};
+
+use super::{Policing, Watching, exit, recording, watching::span};
+use crate::{
+    hooks::table::{HOOKS, Need},
+    recording::header::HookFact,
+    view::top::{
+        scene::{About, Ask, HookRow, Phase, Scene, Source},
+        ui::View,
+    },
+};
+use feed::Feed;
+
+/// Shows what happens on this host, live: TDs, violations, SEAMCALLs, hooks and policy. With FILE a recording, at any
+/// moment of it; with --demo a storm on a software TDX module, on any host.
+///
+/// Exit code 0: nothing wrong was seen, or it was the demo; 1: a violation was found; 2: FILE cannot be read; 3: this host
+/// cannot be watched.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// A recording to show instead of this host.
+    pub file: Option<PathBuf>,
+    /// Watch a demonstration: storm after storm of mistakes on a software TDX module.
+    #[arg(long, conflicts_with_all = ["file", "policy"])]
+    pub demo: bool,
+    /// Decides what the demo's storms do.
+    #[arg(long, default_value_t = 1, requires = "demo")]
+    pub seed: u64,
+    /// How many pages the demo maps, zaps and frees in a second; `max` for as many as it can.
+    #[arg(long, value_name = "NUMBER", default_value = "2000", value_parser = pace, requires = "demo")]
+    pub pace: Pace,
+    /// Begin at this time after the recording's begin, such as 90s or 1500ms.
+    #[arg(long, value_name = "TIME", value_parser = span, requires = "file")]
+    pub at: Option<Duration>,
+    /// The view that is shown first, or whose data are printed.
+    #[arg(long, value_enum)]
+    pub view: Option<View>,
+    /// Show only rows of that view's table that fit, such as `td=web* violation!=map-failed`.
+    #[arg(long, value_name = "EXPRESSION")]
+    pub filter: Option<String>,
+    /// Print the view once, as text, and end: for scripts, and without a terminal.
+    #[arg(long)]
+    pub once: bool,
+    /// Print the view's data as one JSON object a line, every second; with --once, or of a recording, one. Sizes are in
+    /// bytes, spans in ns.
+    #[arg(long)]
+    pub json: bool,
+    /// How long to watch before the first is printed.
+    #[arg(long, value_name = "TIME", value_parser = span, default_value = "2s")]
+    pub after: Duration,
+    /// Cost less: no record of every SEAMCALL, and so no latencies, no rates and statuses of single TDs, and no life of
+    /// a frame before its violation.
+    #[arg(long)]
+    pub light: bool,
+    /// What is done about violations.
+    #[command(flatten)]
+    pub policing: Policing,
+    /// What watches.
+    #[command(flatten)]
+    pub watching: Watching,
+}
+
+/// Operations a second; none: as many as there can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pace(Option<u32>);
+
+fn pace(text: &str) -> Result<Pace, String> {
+    if text == "max" {
+        return Ok(Pace(None));
+    }
+    let pace = text.parse().ok().filter(|pace: &u32| (1..=1_000_000).contains(pace));
+    pace.map(|pace| Pace(Some(pace))).ok_or_else(|| "not `max`, nor a number from 1 to 1000000".to_owned())
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// There is nothing to show, or it cannot be shown.
+pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
+    let (feed, asks) = Feed::new(starting(args));
+    let source = thread::Builder::new().name("septwatch-source".to_owned()).spawn({
+        let (args, feed) = (args.clone(), Arc::clone(&feed));
+        move || {
+            let ended = source(&args, &feed, asks);
+            feed.end();
+            ended
+        }
+    })?;
+    let shown = once::print(args, &feed, out);
+    feed.quit();
+    let total = source.join().map_err(|_| anyhow!("what was watched ended with a panic"))??;
+    shown?;
+    Ok(if total == 0 { exit::OK } else { exit::VIOLATION })
+}
+
+/// Before there is anything to show.
+fn starting(args: &Args) -> Scene {
+    let (source, doing) = match &args.file {
+        Some(file) => (Source::Recording(file.display().to_string()), "opening the recording"),
+        None if args.demo => (Source::Demo("storm".to_owned()), "attaching to the demo's functions"),
+        None => (Source::Live, "attaching to the kernel's functions"),
+    };
+    let mut about = about_here(source, args.light);
+    about.phase = Phase::Starting(doing.to_owned());
+    Scene { about, ..Scene::default() }
+}
+
+fn source(args: &Args, feed: &Feed, asks: Receiver<Ask>) -> Result<u64> {
+    match &args.file {
+        Some(file) => recorded::run(file, args.at, feed, asks),
+        None if args.demo => demo::run(args, feed, asks),
+        None => live::run(args, feed, asks).context(
+            "nothing can be watched here; `septwatch top --demo` shows it at work on any host, and `septwatch top FILE` a recording",
+        ),
+    }
+}
+
+/// What is known of this host.
+fn about_here(source: Source, light: bool) -> About {
+    let kernel = recording::running_kernel();
+    About {
+        source,
+        kernel: kernel.release,
+        tdx_module: kernel.tdx_module,
+        hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        no_calls: light.then_some("--light: SEAMCALLs are only counted"),
+        ..About::default()
+    }
+}
+
+/// The rows of a plan.
+fn hook_rows(plan: &[HookFact]) -> Vec<HookRow> {
+    let row = |fact: &HookFact| {
+        let spec = HOOKS.iter().find(|spec| spec.name == fact.name);
+        HookRow {
+            name: fact.name.clone(),
+            purpose: spec.map_or("", |spec| spec.purpose),
+            bound: fact.bound.clone(),
+            missing: fact.missing.clone(),
+            lost: spec.map(|spec| spec.lost.to_vec()).unwrap_or_default(),
+            required: spec.is_some_and(|spec| spec.need == Need::Required),
+        }
+    };
+    plan.iter().map(row).collect()
+}

@@ -1,0 +1,255 @@
+//! The rows of tables, and what is shown of the TD that is open.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use septwatch_common::{Leaf, Life, Td};
+
+use super::{Facts, Stage, Totals};
+use crate::{
+    model::{
+        TdState,
+        activity::{self, Calls},
+        census::States,
+    },
+    policy::subject::Subject,
+    view::top::scene::{LeafRow, Rates, TdDetail, TdRow},
+};
+
+/// Points of a TD's memory over time.
+const POINTS: usize = 240;
+/// TDs that are gone and still shown.
+const GONE: usize = 256;
+
+/// How a TD is called.
+#[derive(Clone, Debug, Default)]
+pub struct Named {
+    /// Its name.
+    pub name: Option<Arc<str>>,
+    /// cgroup v2 path of its VMM.
+    pub cgroup: Option<Arc<str>>,
+}
+
+/// Names of TDs.
+#[derive(Debug, Default)]
+pub struct Names {
+    /// They are asked of the processes that run here.
+    pub here: bool,
+    known: HashMap<u32, Named>,
+}
+
+impl Names {
+    /// The name of a TD. Its process is looked at once.
+    pub fn of(&mut self, id: u32, td: &TdState) -> Named {
+        if !self.here {
+            return Named::default();
+        }
+        let known = self.known.entry(id).or_insert_with(|| {
+            let subject = Subject::of_process(id, td.tgid, td.begun_ns);
+            Named { name: subject.name.map(Arc::from), cgroup: subject.cgroup.map(Arc::from) }
+        });
+        known.clone()
+    }
+}
+
+/// What of a TD no record has.
+#[derive(Clone, Debug, Default)]
+pub struct OfTd {
+    /// Zaps that failed.
+    pub failed_zaps: u64,
+    /// When KVM called its VM bugged.
+    pub bugged_ns: Option<u64>,
+    /// When its HKID was freed, and how many frames were lent to it then.
+    pub key_freed: Option<(u64, u64)>,
+    /// When its VM was destroyed.
+    pub destroyed_ns: Option<u64>,
+    /// When its last vCPU was out after it was bugged.
+    pub vcpus_out_ns: Option<u64>,
+    comm: Arc<str>,
+    states: Vec<States>,
+    /// Its calls of a step ago, and when that was.
+    before: (u64, Totals),
+    rates: Rates,
+}
+
+impl OfTd {
+    /// A recording begins anew: what was seen over time stays.
+    pub fn again(&mut self) {
+        let states = std::mem::take(&mut self.states);
+        let (destroyed_ns, vcpus_out_ns) = (self.destroyed_ns, self.vcpus_out_ns);
+        *self = Self { states, destroyed_ns, vcpus_out_ns, ..Self::default() };
+    }
+
+    fn remember(&mut self, states: States) {
+        let last_ns = self.states.last().map_or(0, |last| last.time_ns);
+        if states.time_ns <= last_ns {
+            return;
+        }
+        self.states.push(states);
+        if self.states.len() > POINTS {
+            // Every other: the older half of time has half of the points.
+            let mut nth = 0;
+            self.states.retain(|_| {
+                nth += 1;
+                nth % 2 == 0
+            });
+        }
+    }
+}
+
+impl Stage {
+    /// Makes the rows anew: once in a step is enough.
+    pub fn rows(&mut self, facts: &Facts<'_>) {
+        let now_ns = facts.now_ns;
+        let calls = facts.counted.as_ref().unwrap_or(&self.activity.host);
+        let statuses = &self.activity.host;
+        let (then_ns, before) = &self.before;
+        let rows = leaves(calls, statuses, Some((before, now_ns.saturating_sub(*then_ns))), facts);
+        let calls = calls.clone();
+        self.scene.leaves = Arc::new(rows);
+        if now_ns > self.before.0 {
+            self.before = (now_ns, calls);
+        }
+        self.td_rows(facts);
+        self.scene.td = self.wanted.and_then(|id| self.detail(id, facts)).map(Arc::new);
+    }
+
+    fn td_rows(&mut self, facts: &Facts<'_>) {
+        // The last TD at a TDR is the one whose record and calls they are.
+        let last: HashMap<u64, u32> = facts.model.tds.iter().map(|(id, td)| (td.tdr, *id)).collect();
+        let records = records(facts);
+        let mut living = Vec::new();
+        let mut gone = Vec::new();
+        let mut lent = [0_u64; 6];
+        for (id, state) in &facts.model.tds {
+            let is_gone = state.life == Life::Gone;
+            let is_last = last.get(&state.tdr) == Some(id);
+            let record = records.get(&state.tdr).filter(|_| is_last);
+            let frames = record.map_or([0; 6], |(_, record)| record.frames);
+            lent.iter_mut().zip(frames).for_each(|(sum, frames)| *sum = sum.saturating_add(frames));
+            let of_td = self.tds.entry(*id).or_default();
+            if let (Some(census), Some((index, _))) = (&facts.census, record) {
+                let states = census.states(*index);
+                if states != States::default() {
+                    of_td.remember(states);
+                }
+            }
+            if *of_td.comm != *state.comm {
+                of_td.comm = Arc::from(state.comm.as_str());
+            }
+            let did = self.activity.td(state.tdr).filter(|_| is_last);
+            let totals = did.map(|did| Totals::of(&did.calls.answers)).unwrap_or_default();
+            let (then_ns, before) = of_td.before;
+            if facts.now_ns > then_ns {
+                let first = then_ns == 0;
+                of_td.rates = match first {
+                    true => Rates::default(),
+                    false => totals.rates(&before, facts.now_ns - then_ns),
+                };
+                of_td.before = (facts.now_ns, totals);
+            }
+            let named = self.names.of(*id, state);
+            let row = TdRow {
+                id: *id,
+                name: named.name,
+                cgroup: named.cgroup,
+                tgid: state.tgid,
+                comm: Arc::clone(&of_td.comm),
+                tdr: state.tdr,
+                hkid: state.hkid,
+                life: state.life,
+                suspect: record.map_or(state.suspect, |(_, record)| record.suspect),
+                begun_ns: state.begun_ns,
+                frames,
+                rates: of_td.rates,
+                failed_zaps: of_td.failed_zaps,
+                violations: state.violations,
+                held: facts.held.get(id).copied(),
+                bugged_ns: of_td
+                    .bugged_ns
+                    .or_else(|| record.map(|(_, td)| td.bugged_ns).filter(|bugged| *bugged != 0)),
+            };
+            if is_gone { gone.push(row) } else { living.push(row) }
+        }
+        let skipped = gone.len().saturating_sub(GONE);
+        living.extend(gone.into_iter().skip(skipped));
+        self.scene.tds = Arc::new(living);
+        self.scene.host.lent = lent;
+        self.tds.retain(|id, _| facts.model.tds.contains_key(id));
+        self.names.known.retain(|id, _| facts.model.tds.contains_key(id));
+        if self.activity.len() > 2 * last.len() + 1024 {
+            self.activity.retain(|tdr| last.contains_key(&tdr));
+        }
+    }
+
+    fn detail(&self, id: u32, facts: &Facts<'_>) -> Option<TdDetail> {
+        let state = facts.model.tds.get(&id)?;
+        let of_td = self.tds.get(&id)?;
+        let did = self.activity.td(state.tdr).cloned().unwrap_or_default();
+        let (key_freed_ns, lent_at_key_free) = of_td.key_freed.unzip();
+        let until = of_td.states.partition_point(|states| states.time_ns <= facts.now_ns);
+        Some(TdDetail {
+            id,
+            grid: facts.census.as_ref().map(|census| census.grid.clone()).unwrap_or_default(),
+            states: of_td.states[..until].to_vec(),
+            leaves: leaves(&did.calls, &did.calls, None, facts),
+            added: did.added,
+            to_private: did.augmented,
+            to_shared: did.removed,
+            lent_at_key_free: lent_at_key_free.unwrap_or(0),
+            key_freed_ns,
+            destroyed_ns: of_td.destroyed_ns.filter(|time| *time <= facts.now_ns),
+            vcpus_out_ns: of_td.vcpus_out_ns.filter(|time| *time <= facts.now_ns),
+        })
+    }
+
+    /// The index by which the census knows the TD that is wanted.
+    pub fn wanted_index(&self, facts: &Facts<'_>) -> Option<u16> {
+        let state = facts.model.tds.get(&self.wanted?)?;
+        records(facts).get(&state.tdr).map(|(index, _)| *index)
+    }
+}
+
+/// Records of TDs by TDR: of several at one TDR the last.
+fn records<'a>(facts: &'a Facts<'_>) -> BTreeMap<u64, (u16, &'a Td)> {
+    let mut records = BTreeMap::<u64, (u16, &Td)>::new();
+    for (index, record) in &facts.records {
+        let earlier = records.get(&record.tdr).is_some_and(|(_, known)| known.begun_ns > record.begun_ns);
+        if !earlier {
+            records.insert(record.tdr, (*index, record));
+        }
+    }
+    records
+}
+
+/// Rows of the leaves that were called. `before`: calls of so many ns ago, to tell rates; and with them latencies, which
+/// are those of all TDs.
+fn leaves(calls: &Calls, statuses: &Calls, before: Option<(&Calls, u64)>, facts: &Facts<'_>) -> Vec<LeafRow> {
+    let row = |leaf: Leaf| {
+        let answers = calls.of(leaf);
+        if answers == activity::UNANSWERED {
+            return None;
+        }
+        let per_second = |now: u64, then: u64, ns: u64| now.saturating_sub(then) as f64 * 1e9 / ns as f64;
+        let sum = |leaf: &Calls, of| {
+            let answers = leaf.of(of);
+            answers.ok.saturating_add(answers.busy).saturating_add(answers.error)
+        };
+        let before = before.filter(|(_, ns)| *ns != 0);
+        let latencies = before.map(|_| &facts.model.latencies);
+        Some(LeafRow {
+            leaf,
+            ok: answers.ok,
+            busy: answers.busy,
+            errors: answers.error,
+            rate: before.map_or(0.0, |(then, ns)| per_second(sum(calls, leaf), sum(then, leaf), ns)),
+            busy_rate: before.map_or(0.0, |(then, ns)| per_second(answers.busy, then.of(leaf).busy, ns)),
+            statuses: statuses.statuses(leaf),
+            latency: latencies.and_then(|latencies| latencies.of(leaf)),
+            octaves: latencies.map(|latencies| latencies.octaves(leaf)).unwrap_or_default(),
+        })
+    };
+    Leaf::ALL.into_iter().filter_map(row).collect()
+}
