@@ -12,7 +12,7 @@ use super::{Args, feed::Feed};
 use crate::view::top::{
     json, rows,
     scene::{Phase, Source},
-    ui::{Ui, View},
+    ui::Ui,
 };
 
 /// How often is looked whether there is something.

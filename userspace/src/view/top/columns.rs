@@ -226,6 +226,33 @@ columns! {
     "text" "WHAT" 60 0 |line, _| Value::text(&line.text);
 }
 
+/// What the cells of a column are, where they are known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Texts.
+    Text,
+    /// Numbers and rates.
+    Number,
+    /// Frame numbers.
+    Hex,
+    /// Frames, counted in bytes.
+    Size,
+    /// Spans of time.
+    Span,
+}
+
+/// What the cells of the column of this name are, whatever the table.
+pub fn kind(key: &str) -> Kind {
+    match key {
+        "binding" | "cause" | "cgroup" | "comm" | "confidence" | "hook" | "kind" | "leaf" | "lost"
+        | "name" | "state" | "status" | "text" | "violation" => Kind::Text,
+        "gfn" | "pfn" | "tdr" => Kind::Hex,
+        "held" | "lent" | "memory" => Kind::Size,
+        "age" | "max" | "p50" | "p99" | "window" => Kind::Span,
+        _ => Kind::Number,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Instant};
 
 use ratatui::layout::Rect;
 
-use crate::view::top::{filter::Filter, scene::Ask};
+use crate::view::top::{filter::Filter, rows::Item, scene::Ask};
 
 /// A view: one key each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, clap::ValueEnum)]
@@ -29,7 +29,7 @@ impl View {
     pub const ALL: [Self; 6] =
         [Self::Overview, Self::Tds, Self::Violations, Self::Seamcalls, Self::Policy, Self::Log];
 
-    /// Its name in JSON, for the command line and in the configuration file.
+    /// Its name in the configuration file and on the command line.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Overview => "overview",
@@ -39,6 +39,11 @@ impl View {
             Self::Policy => "policy",
             Self::Log => "log",
         }
+    }
+
+    /// Whether it has a table.
+    pub const fn has_table(self) -> bool {
+        !matches!(self, Self::Overview)
     }
 
     /// Its name on the screen.
@@ -59,6 +64,8 @@ impl View {
 pub struct List {
     /// The row that is chosen, counted in the rows that are shown.
     pub chosen: usize,
+    /// What is chosen, wherever its row moves. None: nothing yet, or whatever is newest.
+    pub item: Option<Item>,
     /// The first that is on the screen.
     pub top: usize,
     /// What it is sorted by: key of a column, and whether the largest comes first. None: as it comes.
@@ -136,6 +143,10 @@ pub struct Ui {
     pub told: Option<(String, Instant)>,
     /// What can be clicked, as it was drawn last.
     pub targets: Vec<(Rect, Target)>,
+    /// The filter of the table before another one was being typed.
+    pub before: Option<Filter>,
+    /// The moment that was asked for last, and when: the scene may not be there yet.
+    pub going: Option<(u64, Instant)>,
     /// What is to be asked of the source.
     pub asks: Vec<Ask>,
     /// The screen is to be left.
@@ -146,5 +157,10 @@ impl Ui {
     /// The table of a view.
     pub fn list(&mut self, view: View) -> &mut List {
         self.lists.entry(view).or_default()
+    }
+
+    /// Says something to the person.
+    pub fn tell(&mut self, told: impl Into<String>) {
+        self.told = Some((told.into(), Instant::now()));
     }
 }
