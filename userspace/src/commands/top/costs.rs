@@ -70,8 +70,8 @@ impl Costs {
 /// Cycles and instructions of this process, in the kernel too.
 fn counters() -> Result<[Counter; 2], String> {
     let open = |event| {
-        let mut builder = Builder::new();
-        builder.kind(event).inherit(true).include_kernel();
+        let mut builder = Builder::new().kind(event);
+        builder.inherit(true).include_kernel();
         builder.build().and_then(|mut counter| counter.enable().map(|()| counter))
     };
     let [cycles, instructions] = [Hardware::CPU_CYCLES, Hardware::INSTRUCTIONS].map(open);
