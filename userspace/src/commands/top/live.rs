@@ -53,8 +53,7 @@ pub fn run(args: &Args, feed: &Feed, asks: Receiver<Ask>) -> Result<u64> {
         scene.host.degraded.push(format!("no {hook}: {}", told(error)));
     }
     let totals = Totals::counted(&live.session.standing()?.counters);
-    let names = Names { here: true, ..Names::default() };
-    let stage = Stage::new(scene, History::live(Clock::now().monotonic_ns, totals), names);
+    let stage = Stage::new(scene, History::live(Clock::now().monotonic_ns, totals), Names::here());
     let recording =
         Recording { origin: Origin::Live, plan, options, ledger, pages: !args.light, running: None };
     let mut watched = Watched::begin(stage, feed, asks, costs, recording, &mut live.session)?;

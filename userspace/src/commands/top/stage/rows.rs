@@ -36,11 +36,16 @@ pub struct Named {
 #[derive(Debug, Default)]
 pub struct Names {
     /// They are asked of the processes that run here.
-    pub here: bool,
+    here: bool,
     known: HashMap<u32, Named>,
 }
 
 impl Names {
+    /// Of TDs of this host.
+    pub fn here() -> Self {
+        Self { here: true, ..Self::default() }
+    }
+
     /// The name of a TD. Its process is looked at once.
     pub fn of(&mut self, id: u32, td: &TdState) -> Named {
         if !self.here {
