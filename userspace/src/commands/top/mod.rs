@@ -24,12 +24,13 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Result, anyhow};
 
 use super::{Policing, Watching, exit, recording, watching::span};
 use crate::{
     hooks::table::{HOOKS, Need},
     recording::header::HookFact,
+    source::open::OpenError,
     view::top::{
         scene::{About, Ask, HookRow, Phase, Scene, Source},
         ui::View,
@@ -135,10 +136,24 @@ fn source(args: &Args, feed: &Feed, asks: Receiver<Ask>) -> Result<u64> {
     match &args.file {
         Some(file) => recorded::run(file, args.at, feed, asks),
         None if args.demo => demo::run(args, feed, asks),
-        None => live::run(args, feed, asks).context(
-            "nothing can be watched here; `septwatch top --demo` shows it at work on any host, and `septwatch top FILE` a recording",
-        ),
+        None => live::run(args, feed, asks).map_err(instead),
     }
+}
+
+/// What somebody can look at where this host has nothing to watch.
+fn instead(error: anyhow::Error) -> anyhow::Error {
+    let nothing = match error.downcast_ref() {
+        Some(OpenError::Hooks { missing, of }) => {
+            let missing = missing.len();
+            format!(
+                "this kernel has no TDX to watch ({missing} of {of} hooks that every verdict needs are missing, `septwatch doctor` says why)"
+            )
+        }
+        _ => return error,
+    };
+    anyhow!(
+        "{nothing}; `septwatch top --demo` shows it at work on any host, and `septwatch top FILE` a recording"
+    )
 }
 
 /// What is known of this host.

@@ -89,6 +89,8 @@ pub fn run(path: &Path, at: Option<Duration>, feed: &Feed, asks: Receiver<Ask>) 
     if let Some(at) = at {
         recorded.go(begin_ns.saturating_add(u64::try_from(at.as_nanos()).unwrap_or(u64::MAX)))?;
     }
+    recorded.stage.scene.about.phase = Phase::Running;
+    recorded.show();
     recorded.stay()?;
     Ok(total)
 }
@@ -138,7 +140,6 @@ impl Recorded<'_> {
             }
         }
         self.stage.finish(self.now_ns, self.totals(), self.lent());
-        self.stage.scene.about.phase = Phase::Running;
         if self.replay.damages() != 0 {
             let missing = self.replay.missing();
             let why = format!("the recording is damaged: {missing} records and more are missing");
@@ -149,7 +150,6 @@ impl Recorded<'_> {
             self.stage.scene.host.degraded.push(why);
         }
         self.stage.show_pending(Some(self.replay.model()));
-        self.show();
         self.again = true;
         Ok(())
     }

@@ -3,6 +3,8 @@
 
 use std::{borrow::Cow, cmp::Ordering};
 
+use septwatch_common::Life;
+
 use crate::view::{
     lines::span,
     top::scene::{Found, HookRow, LeafRow, LogLine, Scene, TdRow},
@@ -145,6 +147,11 @@ fn or_none(text: Option<&str>) -> Value<'_> {
     text.map_or(Value::None, Value::text)
 }
 
+/// How far the life of a TD has come, or that KVM has given it up.
+pub fn state(td: &TdRow) -> &'static str {
+    if td.bugged_ns.is_some() && td.life != Life::Gone { "bugged" } else { td.life.name() }
+}
+
 /// How a TD is called: by its name, else by its process.
 pub fn name(td: &TdRow) -> &str {
     td.name.as_deref().unwrap_or(&td.comm)
@@ -155,7 +162,7 @@ columns! {
     TDS: TdRow,
     "td" "TD" 5 0 |td, _| Value::Number(td.id.into());
     "name" "NAME" 18 0 |td, _| Value::text(name(td));
-    "state" "STATE" 11 1 |td, _| Value::text(if td.bugged_ns.is_some() { "bugged" } else { td.life.name() });
+    "state" "STATE" 11 1 |td, _| Value::text(state(td));
     "memory" "PRIVATE" 9 1 |td, _| Value::Frames(td.private());
     "maps" "MAP/s" 7 3 |td, _| Value::Rate(td.rates.maps);
     "zaps" "ZAP/s" 7 3 |td, _| Value::Rate(td.rates.zaps);

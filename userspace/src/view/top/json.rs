@@ -8,7 +8,7 @@ use super::{
     scene::{Found, Scene, Source, TdDetail},
     ui::View,
 };
-use crate::view;
+use crate::{model::verdict::Verdict, source::event::Event, view};
 
 /// Kinds of pages, in the order of their numbers.
 const KINDS: [PageKind; 6] =
@@ -130,10 +130,18 @@ fn violation(found: &Found) -> Json {
     let mut object = view::json::violation(&found.verdict, &found.places);
     object["number"] = found.number.into();
     object["td_name"] = json!(found.td_name.as_deref());
-    object["life"] = found.story.iter().map(|event| view::json::event(event, None)).collect();
+    object["life"] = found.story.iter().map(told).collect();
     object["life_is_cut"] = found.story_is_cut.into();
     object["reactions"] = json!(found.steps);
     object
+}
+
+fn told(event: &Event) -> Json {
+    let verdict = match event {
+        Event::Violation(violation) => Verdict::of(violation),
+        _ => None,
+    };
+    view::json::event(event, verdict.as_ref())
 }
 
 fn detail(td: &TdDetail) -> Json {
