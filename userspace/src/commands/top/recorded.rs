@@ -351,3 +351,6 @@ fn facts<'a>(replay: &'a Replay<File>, stage: &Stage, now_ns: u64) -> Facts<'a> 
         held: BTreeMap::new(),
     }
 }
+
+#[cfg(test)]
+mod tests;
