@@ -2,7 +2,12 @@
 //! the kernel nor a file of events.
 
 pub mod columns;
+pub mod draw;
 pub mod filter;
+#[cfg(test)]
+pub mod fixtures;
+pub mod palette;
 pub mod rows;
 pub mod scene;
+pub mod symbols;
 pub mod ui;
