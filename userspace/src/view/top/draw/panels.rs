@@ -103,12 +103,12 @@ pub fn memory(pen: &Pen, scene: &Scene, width: u16) -> Vec<Line<'static>> {
 const LABEL: u16 = 10;
 
 /// A label, and what there is to say, in as many lines as it takes.
-fn row(label: &str, parts: Vec<Span<'static>>, look: &Look, width: u16) -> Vec<Line<'static>> {
+fn row(label: &str, parts: Vec<Span<'static>>, gap: u16, look: &Look, width: u16) -> Vec<Line<'static>> {
     let mut items: Vec<_> = parts.into_iter().map(|part| vec![part]).collect();
     if let Some(first) = items.first_mut() {
         first.insert(0, Span::styled(format!("{label:<w$}", w = LABEL.into()), look.palette.quiet));
     }
-    flow(items, width, 0, LABEL)
+    flow(items, width, gap, LABEL)
 }
 
 /// What happens at this moment.
@@ -141,7 +141,7 @@ pub fn now(scene: &Scene, look: &Look, width: u16) -> Vec<Line<'static>> {
     };
     [("TDs", tds), ("frames", frames), ("BUSY", answers), ("SEAMCALL", latency)]
         .into_iter()
-        .flat_map(|(label, parts)| row(label, parts, look, width))
+        .flat_map(|(label, parts)| row(label, parts, 2, look, width))
         .collect()
 }
 
@@ -151,7 +151,7 @@ pub fn own(scene: &Scene, look: &Look, width: u16) -> Vec<Line<'static>> {
     let mut lines = Vec::new();
     for (name, balance) in [("vital", &host.vital), ("pages", &host.pages)] {
         if let Some(balance) = balance {
-            lines.extend(row(name, records(balance, look), look, width));
+            lines.extend(row(name, records(balance, look), 1, look, width));
         }
     }
     let unseen: Vec<_> = [
@@ -166,10 +166,10 @@ pub fn own(scene: &Scene, look: &Look, width: u16) -> Vec<Line<'static>> {
     })
     .collect();
     if !unseen.is_empty() {
-        lines.extend(row("unseen", unseen, look, width));
+        lines.extend(row("unseen", unseen, 2, look, width));
     }
     if let Some(overhead) = &host.overhead {
-        lines.extend(row("septwatch", cost(overhead, look), look, width));
+        lines.extend(row("septwatch", cost(overhead, look), 2, look, width));
     }
     lines
 }
@@ -203,15 +203,12 @@ fn cost(overhead: &Overhead, look: &Look) -> Vec<Span<'static>> {
     let palette = look.palette;
     let plain = |text: String| Span::styled(text, palette.text);
     let quiet = |text: String| Span::styled(text, palette.quiet);
-    let percent = |thousandths: f64| format!("{:.1} %", thousandths / 10.0);
+    let percent = |thousandths: f64| format!("{:.1} %", (thousandths / 10.0).clamp(0.0, 1e5));
     let mut parts = vec![plain(format!("{} CPU", percent(overhead.agent)))];
     parts.push(match overhead.programs {
         Some(programs) => plain(format!("programs {}", percent(programs))),
         None => quiet("programs -".to_owned()),
     });
-    if let Some(runs) = overhead.runs {
-        parts.push(plain(format!("{} runs/s", rate(runs))));
-    }
     parts.push(plain(bytes(overhead.rss)));
     match &overhead.counters {
         Some(Ok((cycles, instructions))) => {
@@ -220,6 +217,9 @@ fn cost(overhead: &Overhead, look: &Look) -> Vec<Span<'static>> {
         }
         Some(Err(why)) => parts.push(quiet(format!("no counters: {why}"))),
         None => parts.push(quiet("no counters".to_owned())),
+    }
+    if let Some(runs) = overhead.runs {
+        parts.push(plain(format!("{} runs/s", rate(runs))));
     }
     parts
 }

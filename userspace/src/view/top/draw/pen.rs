@@ -280,20 +280,20 @@ pub fn wrap(line: &Line, width: u16, indent: u16) -> Vec<Line<'static>> {
     wrapping.lines
 }
 
-/// Items after each other, each in one piece, in as many lines as they take; what follows the first line is indented.
-pub fn flow(items: Vec<Vec<Span<'static>>>, width: u16, first: u16, indent: u16) -> Vec<Line<'static>> {
-    const GAP: u16 = 2;
+/// Items after each other, each in one piece, with a gap between them, in as many lines as they take; what follows the
+/// first line is indented.
+pub fn flow(items: Vec<Vec<Span<'static>>>, width: u16, gap: u16, indent: u16) -> Vec<Line<'static>> {
     let mut lines = Vec::new();
-    let (mut spans, mut used, mut begun) = (Vec::new(), first, false);
+    let (mut spans, mut used, mut begun) = (Vec::new(), 0u16, false);
     for item in items {
         let wide = item.iter().fold(0, |sum: u16, span| sum.saturating_add(cells(&span.content)));
-        if begun && used.saturating_add(GAP).saturating_add(wide) > width {
+        if begun && used.saturating_add(gap).saturating_add(wide) > width {
             lines.push(Line::from(std::mem::take(&mut spans)));
             spans.push(Span::raw(" ".repeat(indent.into())));
             used = indent;
         } else if begun {
-            spans.push(Span::raw(" ".repeat(GAP.into())));
-            used = used.saturating_add(GAP);
+            spans.push(Span::raw(" ".repeat(gap.into())));
+            used = used.saturating_add(gap);
         }
         used = used.saturating_add(wide);
         begun = true;

@@ -9,6 +9,7 @@ use ratatui::{
 use super::{
     pen::{Pen, below, beside, grouped, shrunk, top},
     table::Table,
+    tds::unknown,
 };
 use crate::view::{
     lines::span,
@@ -39,7 +40,7 @@ pub fn draw(pen: &mut Pen, place: Rect, scene: &Scene, ui: &mut Ui) {
             let tall = rows.min(place.height * 55 / 100);
             (top(place, tall), below(place, tall + 1))
         }
-        _ => (place, Rect { height: 0, ..place }),
+        _ => (unknown(pen, place, scene), Rect { height: 0, ..place }),
     };
     let table = Table {
         title: "SEAMCALLs",

@@ -30,9 +30,7 @@ pub struct Table<'a, R: 'static> {
     pub empty: &'a str,
 }
 
-/// Width that a text keeps in favour of columns of rank 1.
-const NARROW: u16 = 11;
-/// The same of rank 2.
+/// Width that a text keeps at least in favour of columns of rank 2.
 const LONG: u16 = 34;
 
 /// A column on the screen.
@@ -127,14 +125,16 @@ impl<R> Table<'_, R> {
             let Some((at, worst)) = shown.iter().enumerate().max_by_key(|(_, one)| rank(one)) else { break };
             let worst = rank(worst);
             // Texts rather become shorter than that another goes which says much.
-            let least = match worst {
-                0 => 3,
-                1 => NARROW,
-                2 => LONG,
-                _ => u16::MAX,
+            let gives = |one: &Shown| {
+                let least = match worst {
+                    0 => 3,
+                    _ if one.right => u16::MAX,
+                    1 => self.columns[one.at].width * 2 / 3,
+                    2 => LONG.max(self.columns[one.at].width * 2 / 3),
+                    _ => u16::MAX,
+                };
+                one.width.saturating_sub(least)
             };
-            let gives =
-                |one: &Shown| if one.right && worst > 0 { 0 } else { one.width.saturating_sub(least) };
             let given = shown.iter().fold(0, |sum: u16, one| sum.saturating_add(gives(one)));
             if worst > 0 && given < over {
                 shown.remove(at);

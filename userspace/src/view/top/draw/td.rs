@@ -26,7 +26,7 @@ pub fn draw(pen: &mut Pen, place: Rect, scene: &Scene, id: u64, scroll: &mut u16
     let title = format!("TD {id}  {}", name(td));
     let state = if td.bugged_ns.is_some() { "bugged" } else { td.life.name() };
     let place = pen.heading(place, &title, &Line::styled(state, palette.accent));
-    let mut lines = flow(facts(pen, scene, td), place.width, 0, 0);
+    let mut lines = flow(facts(pen, scene, td), place.width, 2, 0);
     let rows = u16::try_from(lines.len()).unwrap_or(u16::MAX);
     let mut place = place;
     // On a small screen they are scrolled with the rest.
@@ -306,7 +306,7 @@ fn calls(pen: &Pen, scene: &Scene, detail: &TdDetail, width: u16) -> Vec<Line<'s
         if leaf.busy > 0 {
             spans.push(Span::styled(format!("  {} BUSY", grouped(leaf.busy)), palette.warn));
         }
-        if leaf.errors > 0 {
+        if leaf.errors > 0 && leaf.statuses.is_empty() {
             spans.push(Span::styled(format!("  {} errors", grouped(leaf.errors)), palette.bad));
         }
         lines.push(Line::from(spans));

@@ -12,6 +12,14 @@ use crate::view::top::{
     ui::{Ui, View},
 };
 
+/// Says in the last line of a table why figures are missing; the place above it.
+pub fn unknown(pen: &mut Pen, place: Rect, scene: &Scene) -> Rect {
+    let Some(why) = scene.about.no_calls.filter(|_| place.height >= 5) else { return place };
+    let line = Line::styled(format!("\"-\": not known, {why}"), pen.look.palette.quiet);
+    pen.put(below(place, place.height - 1), 0, &line);
+    top(place, place.height - 1)
+}
+
 /// Draws the table.
 pub fn draw(pen: &mut Pen, place: Rect, scene: &Scene, ui: &mut Ui) {
     let palette = pen.look.palette;
@@ -28,12 +36,7 @@ pub fn draw(pen: &mut Pen, place: Rect, scene: &Scene, ui: &mut Ui) {
             _ => palette.text,
         }
     };
-    let mut place = place;
-    if let Some(why) = scene.about.no_calls.filter(|_| place.height >= 5) {
-        let last = below(place, place.height - 1);
-        pen.put(last, 0, &Line::styled(format!("\"-\": not known, {why}"), palette.quiet));
-        place = top(place, place.height - 1);
-    }
+    let place = unknown(pen, place, scene);
     let table = Table {
         title: "TDs",
         columns: TDS,

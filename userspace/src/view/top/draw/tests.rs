@@ -24,25 +24,39 @@ fn look() -> Look {
     Look { palette: Palette::new(Theme::Even, Depth::True), symbols: Symbols::unicode() }
 }
 
-fn keys() -> Vec<HelpLine> {
-    let line =
-        |keys: &str, does: &str, group| HelpLine { keys: keys.to_owned(), does: does.to_owned(), group };
+fn line(keys: &str, does: &str, group: &'static str) -> HelpLine {
+    HelpLine { keys: keys.to_owned(), does: does.to_owned(), group }
+}
+
+fn help() -> Vec<HelpLine> {
     vec![
-        line("1 to 6", "go to a view", "Views"),
-        line("?", "help", "Views"),
-        line("q", "quit", "Views"),
-        line("j, down", "next row", "Tables"),
-        line("k, up", "row before", "Tables"),
-        line("/", "filter", "Tables"),
-        line("s", "sort by the next column", "Tables"),
-        line("enter", "open", "Tables"),
-        line("space", "pause", "Time"),
-        line("left, right", "one step back, or on", "Time"),
-        line("[, ]", "violation before, or next", "Time"),
-        line("y", "copy report", "Violations"),
-        line("w", "save the report of the violation that is chosen into a file", "Violations"),
-        line("A", "arm", "Hooks and policy"),
+        line("1", "the host at a glance", "Views"),
+        line("2", "TDs", "Views"),
+        line("tab", "next view", "Views"),
+        line("up k", "up", "Rows"),
+        line("pgdn ctrl-f ctrl-d", "page down", "Rows"),
+        line("enter", "open the row", "Rows"),
+        line("esc backspace", "close; clear the filter", "Rows"),
+        line("/ f4", "filter, as in td=web* busy>100", "Find"),
+        line("space", "pause; let a recording go on, or stop it", "Time"),
+        line("[ ]", "violation before, or next", "Time"),
+        line("y", "copy the report of the violation that is chosen", "Violations"),
+        line("A", "arm the policy", "Policy"),
+        line("?", "help", "septwatch"),
+        line("q ctrl-c", "quit", "septwatch"),
     ]
+}
+
+fn hints(view: View) -> Vec<HelpLine> {
+    let group = view.title();
+    let of_view = match view {
+        View::Overview => vec![line("space", "pause", group), line("R", "record", group)],
+        View::Policy => vec![line("A", "arm", group), line("D", "disarm", group)],
+        View::Violations => vec![line("enter", "open", group), line("y", "copy", group)],
+        _ => vec![line("enter", "open", group), line("/", "filter", group), line("s", "sort", group)],
+    };
+    let everywhere = [line("?", "help", group), line("q", "quit", group)];
+    of_view.into_iter().chain(everywhere).collect()
 }
 
 /// Every row of every table, in its order.
@@ -59,7 +73,8 @@ fn ui(view: View, scene: &Scene) -> Ui {
 
 fn drawn_with((width, height): (u16, u16), scene: &Scene, ui: &mut Ui, look: &Look) -> TestBackend {
     let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
-    terminal.draw(|frame| draw(frame, scene, ui, look, &keys())).unwrap();
+    let keys = if ui.help { help() } else { hints(ui.view) };
+    terminal.draw(|frame| draw(frame, scene, ui, look, &keys)).unwrap();
     terminal.backend().clone()
 }
 
@@ -321,7 +336,7 @@ fn frame_time() {
         let mut ui = Ui { open, ..ui(view, &HUGE) };
         let begin = std::time::Instant::now();
         for _ in 0..100 {
-            terminal.draw(|frame| draw(frame, &HUGE, &mut ui, &look, &keys())).unwrap();
+            terminal.draw(|frame| draw(frame, &HUGE, &mut ui, &look, &hints(view))).unwrap();
         }
         println!("{view:?} {open:?}: {:?} a frame", begin.elapsed() / 100);
     }
