@@ -5,7 +5,10 @@ use ratatui::{
     text::{Line, Span},
 };
 
-use super::pen::{Pen, beside, cells, wrap_all};
+use super::{
+    pen::{Pen, beside, cells},
+    wrap::wrap_all,
+};
 
 /// A line of the help.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -16,6 +16,7 @@ mod tds;
 mod timeline;
 pub mod violation;
 mod violations;
+mod wrap;
 
 #[cfg(test)]
 mod tests;

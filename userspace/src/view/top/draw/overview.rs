@@ -9,7 +9,8 @@ use septwatch_common::Violation;
 
 use super::{
     panels,
-    pen::{Pen, below, beside, grouped, top, wrap_all},
+    pen::{Pen, below, beside, grouped, top},
+    wrap::wrap_all,
 };
 use crate::view::{
     lines::span,
@@ -189,8 +190,8 @@ fn calls(pen: &mut Pen, place: Rect, scene: &Scene) {
         let style = |count: u64, wrong: Style| if count > 0 { wrong } else { palette.quiet };
         lines.push(Line::from(vec![
             Span::raw(format!("{:<23} {:>8}", row.leaf.name(), rate(row.rate))),
-            Span::styled(format!(" {:>8}", rate(row.busy as f64)), style(row.busy, palette.warn)),
-            Span::styled(format!(" {:>8}", rate(row.errors as f64)), style(row.errors, palette.bad)),
+            Span::styled(format!(" {:>8}", count(row.busy as f64)), style(row.busy, palette.warn)),
+            Span::styled(format!(" {:>8}", count(row.errors as f64)), style(row.errors, palette.bad)),
             Span::raw(format!(" {:>9} {:>9}", of(p50), of(p99))),
         ]));
     }

@@ -5,7 +5,8 @@ use septwatch_common::PageKind;
 
 use super::{
     Look,
-    pen::{Pen, cell, flow, grouped},
+    pen::{Pen, cell, grouped},
+    wrap::flow,
 };
 use crate::{
     model::accounting::Balance,

@@ -9,7 +9,7 @@ use ratatui::{
     text::{Line, Span},
 };
 
-use super::Look;
+use super::{Look, wrap::wrap_all};
 use crate::view::top::ui::Target;
 
 /// Draws on a screen, and notes what can be clicked.
@@ -135,9 +135,9 @@ impl Pen<'_> {
     }
 
     /// Bars that stand side by side, the newest on the right: one for each cell of the width, of the largest value that
-    /// falls there. Returns how many values are shown: the last so many.
-    pub fn chart(&mut self, place: Rect, values: &[f64], style: Style) -> usize {
-        let (columns, shown) = buckets(values, usize::from(place.width));
+    /// falls there.
+    pub fn chart(&mut self, place: Rect, values: &[f64], style: Style) {
+        let columns = buckets(values, usize::from(place.width));
         let largest = columns.iter().copied().fold(0.0, f64::max);
         let levels = self.look.symbols.levels;
         let steps = levels.len() - 1;
@@ -153,21 +153,15 @@ impl Pen<'_> {
             }
             self.put(place, row, &Line::styled(line, style));
         }
-        shown
     }
 }
 
-/// The largest of the values that fall into each of at most so many cells, and how many values that are: each cell
-/// takes in the same number.
-fn buckets(values: &[f64], cells: usize) -> (Vec<f64>, usize) {
-    if cells == 0 {
-        return (Vec::new(), 0);
-    }
-    let each = values.len().div_ceil(cells).max(1);
-    let largest = |values: &[f64]| values.iter().copied().fold(0.0, f64::max);
-    let mut columns: Vec<_> = values.rchunks(each).map(largest).collect();
-    columns.reverse();
-    (columns, values.len())
+/// The largest of the values that fall into each of at most so many cells.
+fn buckets(values: &[f64], cells: usize) -> Vec<f64> {
+    let count = values.len();
+    let cells = cells.min(count);
+    let from = |cell: usize| cell * count / cells;
+    (0..cells).map(|cell| values[from(cell)..from(cell + 1)].iter().copied().fold(0.0, f64::max)).collect()
 }
 
 /// Without the columns of a scroll bar.
@@ -209,7 +203,7 @@ pub fn cells(text: &str) -> u16 {
 }
 
 /// Whether a line fits, looking no further than needed.
-fn fits(line: &Line, width: u16) -> bool {
+pub fn fits(line: &Line, width: u16) -> bool {
     let mut room = width;
     for span in &line.spans {
         // A text takes at most as many cells as bytes.
@@ -252,112 +246,6 @@ fn cut(text: &str, room: u16, ellipsis: &str) -> String {
     cut
 }
 
-/// All lines, each wrapped to this width. What follows the first of a line is indented as far as it, and two more.
-pub fn wrap_all(lines: &[Line], width: u16) -> Vec<Line<'static>> {
-    let blank = |line: &Line| {
-        let blank = |span: &Span| span.content.chars().take_while(|c| *c == ' ').count();
-        u16::try_from(line.spans.first().map_or(0, blank)).unwrap_or(u16::MAX)
-    };
-    lines.iter().flat_map(|line| wrap(line, width, blank(line).saturating_add(2))).collect()
-}
-
-/// A line as several where it is too long: broken between words, or within one that is too long by itself. What follows
-/// the first is indented.
-pub fn wrap(line: &Line, width: u16, indent: u16) -> Vec<Line<'static>> {
-    if width == 0 || fits(line, width) {
-        let spans = line.spans.iter().map(|span| Span::styled(span.content.to_string(), span.style));
-        return vec![Line::from(spans.collect::<Vec<_>>()).style(line.style)];
-    }
-    let indent = if indent <= width / 2 { indent } else { 0 };
-    let mut wrapping = Wrapping { width, indent, lines: Vec::new(), spans: Vec::new(), used: 0 };
-    for span in &line.spans {
-        let style = line.style.patch(span.style);
-        for word in span.content.split_inclusive(' ') {
-            wrapping.word(word, style);
-        }
-    }
-    wrapping.end();
-    wrapping.lines
-}
-
-/// Items after each other, each in one piece, with a gap between them, in as many lines as they take; what follows the
-/// first line is indented.
-pub fn flow(items: Vec<Vec<Span<'static>>>, width: u16, gap: u16, indent: u16) -> Vec<Line<'static>> {
-    let mut lines = Vec::new();
-    let (mut spans, mut used, mut begun) = (Vec::new(), 0u16, false);
-    for item in items {
-        let wide = item.iter().fold(0, |sum: u16, span| sum.saturating_add(cells(&span.content)));
-        if begun && used.saturating_add(gap).saturating_add(wide) > width {
-            lines.push(Line::from(std::mem::take(&mut spans)));
-            spans.push(Span::raw(" ".repeat(indent.into())));
-            used = indent;
-        } else if begun {
-            spans.push(Span::raw(" ".repeat(gap.into())));
-            used = used.saturating_add(gap);
-        }
-        used = used.saturating_add(wide);
-        begun = true;
-        spans.extend(item);
-    }
-    lines.push(Line::from(spans));
-    lines
-}
-
-/// Lines under way.
-struct Wrapping {
-    width: u16,
-    indent: u16,
-    lines: Vec<Line<'static>>,
-    spans: Vec<Span<'static>>,
-    used: u16,
-}
-
-impl Wrapping {
-    fn word(&mut self, word: &str, style: Style) {
-        let bare = word.trim_end_matches(' ');
-        let begun = self.used > if self.lines.is_empty() { 0 } else { self.indent };
-        if self.used.saturating_add(cells(bare)) > self.width && begun && !bare.is_empty() {
-            self.end();
-        }
-        if self.used.saturating_add(cells(bare)) <= self.width {
-            self.push(word, style);
-            return;
-        }
-        // Too long for any line.
-        for grapheme in Span::raw(word).styled_graphemes(Style::new()) {
-            if self.used.saturating_add(grapheme.symbol.cell_width()) > self.width {
-                self.end();
-            }
-            self.push(grapheme.symbol, style);
-        }
-    }
-
-    fn push(&mut self, text: &str, style: Style) {
-        self.used = self.used.saturating_add(cells(text));
-        match self.spans.last_mut() {
-            Some(last) if last.style == style => last.content.to_mut().push_str(text),
-            _ => self.spans.push(Span::styled(text.to_owned(), style)),
-        }
-    }
-
-    fn end(&mut self) {
-        // Blanks at the end of a line take no room.
-        while let Some(last) = self.spans.last_mut() {
-            let kept = last.content.trim_end_matches(' ').len();
-            last.content.to_mut().truncate(kept);
-            if kept > 0 {
-                break;
-            }
-            self.spans.pop();
-        }
-        self.lines.push(Line::from(std::mem::take(&mut self.spans)));
-        self.used = 0;
-        if self.indent > 0 {
-            self.push(&" ".repeat(self.indent.into()), Style::new());
-        }
-    }
-}
-
 /// A number in groups of three digits.
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
@@ -375,10 +263,6 @@ pub fn grouped(number: u64) -> String {
 mod tests {
     use super::*;
 
-    fn text(line: &Line) -> String {
-        line.spans.iter().map(|span| span.content.as_ref()).collect()
-    }
-
     #[test]
     fn texts_are_cut_by_the_cells_they_take() {
         assert_eq!(cell("web", 5, false, "~"), "web  ");
@@ -393,23 +277,10 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_wrapped_between_words() {
-        let line = Line::from(vec![Span::raw("  the page allocator "), Span::raw("received it")]);
-        let lines: Vec<_> = wrap(&line, 16, 4).iter().map(text).collect();
-        assert_eq!(lines, ["  the page", "    allocator", "    received it"]);
-        let long = wrap(&Line::raw("0123456789abcdef"), 6, 2);
-        assert_eq!(long.iter().map(text).collect::<Vec<_>>(), ["012345", "  6789", "  abcd", "  ef"]);
-        for width in 0..20 {
-            let wide = wrap(&Line::raw("計算機 計算機計算機 x"), width, 2);
-            assert!(wide.len() < 40, "{width}");
-        }
-    }
-
-    #[test]
     fn the_largest_of_a_cell_is_shown() {
-        assert_eq!(buckets(&[1.0, 9.0, 2.0, 3.0, 4.0], 2), (vec![9.0, 4.0], 5));
-        assert_eq!(buckets(&[1.0, 2.0], 5), (vec![1.0, 2.0], 2));
-        assert_eq!(buckets(&[1.0], 0), (vec![], 0));
+        assert_eq!(buckets(&[1.0, 9.0, 2.0, 3.0, 4.0], 2), [9.0, 4.0]);
+        assert_eq!(buckets(&[1.0, 2.0], 5), [1.0, 2.0]);
+        assert!(buckets(&[1.0], 0).is_empty() && buckets(&[], 3).is_empty());
     }
 
     #[test]

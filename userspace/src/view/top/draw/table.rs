@@ -112,7 +112,11 @@ impl<R> Table<'_, R> {
     fn layout(&self, width: u16, hidden: &[String], rows: &[&R], scene: &Scene) -> Vec<Shown> {
         let is_right = |column: &Column<R>| {
             let mut values = rows.iter().map(|row| (column.get)(row, scene));
-            values.find(|value| *value != Value::None).is_some_and(|value| !matches!(value, Value::Text(_)))
+            match values.find(|value| *value != Value::None) {
+                Some(value) => !matches!(value, Value::Text(_)),
+                // Nothing tells: what is narrow is mostly numbers.
+                None => column.width < 10,
+            }
         };
         let mut shown: Vec<_> = (self.columns.iter().enumerate())
             .filter(|(_, column)| !hidden.iter().any(|key| key == column.key))

@@ -9,7 +9,8 @@ use septwatch_common::Life;
 
 use super::{
     frame::time_of_day,
-    pen::{Pen, below, beside, cell, flow, grouped, shrunk, top},
+    pen::{Pen, below, beside, cell, grouped, shrunk, top},
+    wrap::flow,
 };
 use crate::view::top::{
     columns::{age, bytes, name, rate},

@@ -5,11 +5,7 @@ use std::fmt::Write as _;
 use ratatui::text::{Line, Span};
 use septwatch_common::wire::Header;
 
-use super::{
-    Look,
-    frame::offset,
-    pen::{cells, wrap},
-};
+use super::{Look, frame::offset, pen::cells, wrap::wrap};
 use crate::{
     export::rows::rfc3339,
     model::{text, verdict::Verdict},
