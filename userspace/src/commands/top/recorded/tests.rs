@@ -55,8 +55,7 @@ fn a_recording_is_shown_as_it_was_at_any_moment() {
     use Violation::{FreedWhileBlocked, MapFailed, ReusedWhileMapped, TeardownLeak, VmBugged, ZapFailed};
     let mut shown = Shown::open(GOLDEN, None);
     let last = shown.scene("the end", |scene| !scene.time.travelling);
-    let all =
-        [ZapFailed, VmBugged, FreedWhileBlocked, ReusedWhileMapped, MapFailed, VmBugged, TeardownLeak];
+    let all = [ZapFailed, VmBugged, FreedWhileBlocked, ReusedWhileMapped, MapFailed, VmBugged, TeardownLeak];
     assert_eq!(kinds(&last), all);
     assert_eq!(last.by_kind.values().sum::<u64>(), 7);
     assert!(last.host.vital.unwrap().is_exact() && last.host.pages.unwrap().is_exact());
@@ -98,7 +97,11 @@ fn the_td_that_is_asked_for_has_its_guest_frames() {
     let row = then.tds.iter().find(|row| row.id == 1).unwrap();
     assert_eq!(td.grid.blocks.len() as u64, row.private());
     let block = td.grid.blocks.iter().find(|block| block.gfn == gfn).unwrap();
-    assert_eq!(block.states.mapped + block.states.blocked, 1, "the page of the failed zap is not out: {block:?}");
+    assert_eq!(
+        block.states.mapped + block.states.blocked,
+        1,
+        "the page of the failed zap is not out: {block:?}"
+    );
     assert!(td.leaves.iter().any(|row| row.leaf == Leaf::MemPageRemove && row.busy == 2));
     assert!(td.added > 0 && !td.states.is_empty());
     shown.end().unwrap();
@@ -124,9 +127,7 @@ fn a_story_is_the_life_of_the_frame() {
         assert!(leaves.contains(&leaf), "{leaves:?}");
     }
     // Who got it afterwards.
-    let reused = |event: &Event| {
-        matches!(event, Event::Violation(event) if event.violation == Violation::ReusedWhileMapped as u8)
-    };
+    let reused = |event: &Event| matches!(event, Event::Violation(event) if event.violation == Violation::ReusedWhileMapped as u8);
     assert!(freed.story.iter().any(reused));
     shown.end().unwrap();
 }
