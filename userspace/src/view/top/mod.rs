@@ -3,6 +3,8 @@
 
 pub mod act;
 pub mod columns;
+#[cfg(test)]
+mod examples;
 pub mod filter;
 mod input;
 pub mod keys;
