@@ -145,6 +145,11 @@ fn or_none(text: Option<&str>) -> Value<'_> {
     text.map_or(Value::None, Value::text)
 }
 
+/// A rate of a TD: known only where there is a record of every SEAMCALL.
+fn of_calls(scene: &Scene, rate: f64) -> Value<'static> {
+    if scene.about.no_calls.is_some() { Value::None } else { Value::Rate(rate) }
+}
+
 /// How a TD is called: by its name, else by its process.
 pub fn name(td: &TdRow) -> &str {
     td.name.as_deref().unwrap_or(&td.comm)
@@ -157,11 +162,11 @@ columns! {
     "name" "NAME" 18 0 |td, _| Value::text(name(td));
     "state" "STATE" 11 1 |td, _| Value::text(if td.bugged_ns.is_some() { "bugged" } else { td.life.name() });
     "memory" "PRIVATE" 9 1 |td, _| Value::Frames(td.private());
-    "maps" "MAP/s" 7 3 |td, _| Value::Rate(td.rates.maps);
-    "zaps" "ZAP/s" 7 3 |td, _| Value::Rate(td.rates.zaps);
-    "busy" "BUSY/s" 7 6 |td, _| Value::Rate(td.rates.busy);
+    "maps" "MAP/s" 7 3 |td, scene| of_calls(scene, td.rates.maps);
+    "zaps" "ZAP/s" 7 3 |td, scene| of_calls(scene, td.rates.zaps);
+    "busy" "BUSY/s" 7 6 |td, scene| of_calls(scene, td.rates.busy);
     "failed" "FAILED" 7 2 |td, _| Value::Number(td.failed_zaps);
-    "violations" "VIOL" 6 1 |td, _| Value::Number(td.violations);
+    "violations" "VIOL" 6 0 |td, _| Value::Number(td.violations);
     "held" "HELD" 9 4 |td, _| td.held.map_or(Value::None, Value::Frames);
     "lent" "LENT" 9 7 |td, _| Value::Frames(td.lent());
     "pid" "PID" 8 4 |td, _| Value::Number(td.tgid.into());

@@ -3,11 +3,16 @@
 
 pub mod act;
 pub mod columns;
+pub mod draw;
 #[cfg(test)]
 mod examples;
 pub mod filter;
+#[cfg(test)]
+pub mod fixtures;
 mod input;
 pub mod keys;
+pub mod palette;
 pub mod rows;
 pub mod scene;
+pub mod symbols;
 pub mod ui;
