@@ -18,6 +18,7 @@ pub mod record;
 mod recording;
 pub mod replay;
 pub mod report;
+pub mod top;
 pub mod watch;
 mod watching;
 

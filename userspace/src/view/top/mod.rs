@@ -3,6 +3,7 @@
 
 pub mod act;
 pub mod columns;
+pub mod config;
 pub mod draw;
 #[cfg(test)]
 mod examples;

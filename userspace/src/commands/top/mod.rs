@@ -1,0 +1,5 @@
+//! `septwatch top`.
+
+pub mod screen;
+pub mod stderr;
+pub mod terminal;
