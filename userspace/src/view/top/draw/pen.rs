@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use ratatui::{
     buffer::{Buffer, CellWidth as _},
     layout::Rect,
-    style::Style,
+    style::{Color, Modifier, Style},
     text::{Line, Span},
 };
 
@@ -88,27 +88,18 @@ impl Pen<'_> {
 
     /// A heading with a rule behind it and, at its end, what else is to be said; the rest of the place.
     pub fn heading(&mut self, place: Rect, title: &str, more: &Line) -> Rect {
-        let head = self.look.palette.head;
-        self.heading_line(place, &Line::styled(title.to_owned(), head), more)
-    }
-
-    /// The same with a title of several styles.
-    pub fn heading_line(&mut self, place: Rect, title: &Line, more: &Line) -> Rect {
         if place.height == 0 {
             return place;
         }
-        let quiet = self.look.palette.quiet;
-        let rule = self.look.symbols.rule.repeat(place.width.into());
-        self.put(place, 0, &Line::styled(rule, quiet));
-        let room = place.width.saturating_sub(width(title)).saturating_sub(4);
-        if width(more) > 0 && width(more) <= room {
-            let mut more = more.clone();
-            more.spans.insert(0, Span::raw(" "));
-            self.put_right(place, 0, &more);
-        }
-        let mut title = title.clone();
-        title.spans.push(Span::raw(" "));
-        self.put(place, 0, &title);
+        let room = place.width.saturating_sub(cells(title)).saturating_sub(4);
+        let shown = if width(more) <= room { width(more) } else { 0 };
+        let gap = u16::from(shown > 0);
+        let (head, rest) = beside(place, cells(title), 1);
+        let (rule, end) = beside(rest, rest.width.saturating_sub(shown + gap), gap);
+        self.put(head, 0, &Line::styled(title.to_owned(), self.look.palette.head));
+        let line = self.look.symbols.rule.repeat(rule.width.into());
+        self.put(rule, 0, &Line::styled(line, self.look.palette.quiet));
+        self.put(end, 0, more);
         below(place, 1)
     }
 
@@ -116,7 +107,9 @@ impl Pen<'_> {
     pub fn choose(&mut self, place: Rect, row: u16) {
         if row < place.height {
             let row = Rect { y: place.y + row, height: 1, ..place }.intersection(self.buffer.area);
-            self.buffer.set_style(row, self.look.palette.chosen);
+            // One colour: a row of many cannot be read in reverse.
+            let plain = Style::new().fg(Color::Reset).remove_modifier(Modifier::DIM | Modifier::UNDERLINED);
+            self.buffer.set_style(row, plain.patch(self.look.palette.chosen));
         }
     }
 

@@ -25,8 +25,11 @@ pub fn draw(pen: &mut Pen, place: Rect, scene: &Scene, id: u64, scroll: &mut u16
         return pen.wrapped(place, &[Line::styled(words, palette.quiet)], &mut 0);
     };
     let title = format!("TD {id}  {}", name(td));
-    let state = if td.bugged_ns.is_some() { "bugged" } else { td.life.name() };
-    let place = pen.heading(place, &title, &Line::styled(state, palette.accent));
+    let state = match td.bugged_ns {
+        Some(_) => Line::styled("bugged", palette.bad),
+        None => Line::styled(td.life.name(), palette.accent),
+    };
+    let place = pen.heading(place, &title, &state);
     let mut lines = flow(facts(pen, scene, td), place.width, 2, 0);
     let rows = u16::try_from(lines.len()).unwrap_or(u16::MAX);
     let mut place = place;

@@ -37,7 +37,7 @@ pub fn draw(pen: &mut Pen, place: Rect, scene: &Scene, ui: &mut Ui) {
             let tall = rows.min(place.height * 2 / 5);
             (top(place, tall), below(place, tall))
         }
-        _ if is_wide => beside(place, place.width / 2, 3),
+        _ if is_wide => beside(place, place.width * 55 / 100, 3),
         _ => (place, Rect { height: 0, ..place }),
     };
     let table = Table {

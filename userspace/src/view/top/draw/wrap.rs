@@ -71,8 +71,15 @@ struct Wrapping {
 impl Wrapping {
     fn word(&mut self, word: &str, style: Style) {
         let bare = word.trim_end_matches(' ');
+        if bare.is_empty() {
+            // Blanks between words: none begins a line that follows another.
+            if self.used < self.width && (self.lines.is_empty() || self.used > self.indent) {
+                self.push(word, style);
+            }
+            return;
+        }
         let begun = self.used > if self.lines.is_empty() { 0 } else { self.indent };
-        if self.used.saturating_add(cells(bare)) > self.width && begun && !bare.is_empty() {
+        if self.used.saturating_add(cells(bare)) > self.width && begun {
             self.end();
         }
         if self.used.saturating_add(cells(bare)) <= self.width {
@@ -127,6 +134,8 @@ mod tests {
         let line = Line::from(vec![Span::raw("  the page allocator "), Span::raw("received it")]);
         let lines: Vec<_> = wrap(&line, 16, 4).iter().map(text).collect();
         assert_eq!(lines, ["  the page", "    allocator", "    received it"]);
+        let line = Line::from(vec![Span::raw("received it"), Span::raw("  who")]);
+        assert_eq!(wrap(&line, 11, 2).iter().map(text).collect::<Vec<_>>(), ["received it", "  who"]);
         let long = wrap(&Line::raw("0123456789abcdef"), 6, 2);
         assert_eq!(long.iter().map(text).collect::<Vec<_>>(), ["012345", "  6789", "  abcd", "  ef"]);
         for width in 0..20 {
