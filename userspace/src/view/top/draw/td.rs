@@ -196,7 +196,8 @@ fn grid(pen: &Pen, grid: &Grid, width: u16, rows: u16) -> Vec<Line<'static>> {
     let what = if each == 1 { format!("a cell: {size}") } else { format!("a cell: {each} x {size}") };
     let mut lines = vec![section(pen, "Guest frames", &what, width)];
     if grid.blocks.is_empty() {
-        lines.push(Line::styled("none is lent", palette.quiet));
+        let why = if grid.each == 0 { "being counted" } else { "none is lent" };
+        lines.push(Line::styled(why, palette.quiet));
         return lines;
     }
     let mut spans = Vec::<Span>::new();
