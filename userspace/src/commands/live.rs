@@ -161,6 +161,8 @@ impl Live {
             );
         }
         if leave || holds {
+            // They would only be lost while nobody reads them.
+            self.session.kernel().record_pages(false)?;
             self.session.kernel().leave();
         }
         Ok(())

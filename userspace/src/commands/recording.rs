@@ -102,7 +102,7 @@ pub fn demo_hooks() -> Vec<HookFact> {
 /// The kernel side cannot be read.
 pub fn counted(session: &mut Session) -> Result<Counted, KernelError> {
     let kernel = session.kernel();
-    let missed_releases = kernel.missed_runs()?.pages;
+    let missed_releases = kernel.runs()?.missed_pages;
     Ok(Counted::of(Clock::now().monotonic_ns, &kernel.counters_by_cpu()?, missed_releases))
 }
 

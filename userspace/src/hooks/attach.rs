@@ -306,33 +306,23 @@ impl Attached {
         Ok(())
     }
 
-    /// Reads how often programs did not run.
+    /// Reads how often programs ran, and did not run.
     ///
     /// # Errors
     /// /proc cannot be read.
-    pub fn missed_runs(&self) -> Result<Missed, AttachError> {
-        let mut missed = Missed::default();
+    pub fn runs(&self) -> Result<Runs, AttachError> {
+        let mut runs = Runs::default();
         for (name, program) in &self.programs {
-            let [misses] = told_of(program, ["recursion_misses:"])?;
+            let [misses, time_ns, count] =
+                told_of(program, ["recursion_misses:", "run_time_ns:", "run_cnt:"])?;
+            runs.time_ns = runs.time_ns.saturating_add(time_ns);
+            runs.count = runs.count.saturating_add(count);
             match name.as_str() {
-                "mm_page_free" | "mm_page_free_batched" | "mm_page_alloc" => missed.pages += misses,
+                "mm_page_free" | "mm_page_free_batched" | "mm_page_alloc" => runs.missed_pages += misses,
                 // Those of SEAMCALLs, and those that only add to what a verdict says.
-                name if is_seamcall(name) => missed.seamcalls += misses,
-                _ => missed.details += misses,
+                name if is_seamcall(name) => runs.missed_seamcalls += misses,
+                _ => runs.missed_details += misses,
             }
-        }
-        Ok(missed)
-    }
-
-    /// Reads how long programs ran, in ns, and how often; 0 where nobody asked the kernel to count.
-    ///
-    /// # Errors
-    /// /proc cannot be read.
-    pub fn runs(&self) -> Result<(u64, u64), AttachError> {
-        let mut runs = (0_u64, 0_u64);
-        for (_, program) in &self.programs {
-            let [time_ns, count] = told_of(program, ["run_time_ns:", "run_cnt:"])?;
-            runs = (runs.0.saturating_add(time_ns), runs.1.saturating_add(count));
         }
         Ok(runs)
     }
@@ -370,16 +360,20 @@ fn is_seamcall(program: &str) -> bool {
     names.iter().any(|start| program.starts_with(start)) || program == "kernel_entry"
 }
 
-/// Times that programs did not run because they were running on that CPU already: the kernel's recursion guard
-/// (`bpf_prog_inc_misses_counter`). Each may be an event that the ledger did not see.
+/// Runs of the programs. Those that are missed did not happen because a program was running on that CPU already: the
+/// kernel's recursion guard (`bpf_prog_inc_misses_counter`). Each may be an event that the ledger did not see.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Missed {
-    /// At SEAMCALLs: lines may be wrong, so that verdicts are suspect from then on.
-    pub seamcalls: u64,
-    /// At the allocator's tracepoints: a release may have passed unseen.
-    pub pages: u64,
-    /// At KVM's own functions: a verdict may say less than it could.
-    pub details: u64,
+pub struct Runs {
+    /// Missed at SEAMCALLs: lines may be wrong, so that verdicts are suspect from then on.
+    pub missed_seamcalls: u64,
+    /// Missed at the allocator's tracepoints: a release may have passed unseen.
+    pub missed_pages: u64,
+    /// Missed at KVM's own functions: a verdict may say less than it could.
+    pub missed_details: u64,
+    /// How long they ran, in ns: counted while somebody asks the kernel for it ([`aya::sys::enable_stats`]).
+    pub time_ns: u64,
+    /// How often they ran; counted as `time_ns` is.
+    pub count: u64,
 }
 
 #[cfg(test)]

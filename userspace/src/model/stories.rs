@@ -130,6 +130,7 @@ fn keys(event: &Event) -> [Option<usize>; 2] {
             let guest = Key::Guest(call.tdr, level.head(call.gfn));
             match leaf {
                 Some(Leaf::MemTrack) => [Some(Key::Zaps(call.tdr)), None],
+                Some(Leaf::MngCreate) => [frame(call.tdr), None],
                 Some(Leaf::MemRangeBlock) => [Some(Key::Zaps(call.tdr)), Some(guest)],
                 Some(leaf) if leaf.names_gpa() => [frame(call.pfn), Some(guest)],
                 _ => [frame(call.pfn), None],

@@ -14,7 +14,7 @@ use aya::{
 };
 use septwatch_common::{
     Life, Line, Suspect, Td,
-    config::{CHUNK, Control, Counters, Produced},
+    config::{CHUNK, Control, Counters, MAX_TDS, Produced},
     react::{Held, QuickRule},
 };
 use thiserror::Error;
@@ -317,8 +317,8 @@ impl Kernel {
     ///
     /// # Errors
     /// /proc cannot be read.
-    pub fn missed_runs(&self) -> Result<attach::Missed, KernelError> {
-        Ok(self.attached.missed_runs()?)
+    pub fn runs(&self) -> Result<attach::Runs, KernelError> {
+        Ok(self.attached.runs()?)
     }
 
     /// The TDs that the ledger knows and that are not gone.
@@ -326,16 +326,16 @@ impl Kernel {
     /// # Errors
     /// The map cannot be read.
     pub fn tds(&self) -> Result<Vec<Td>, KernelError> {
-        let records = self.records()?.into_iter().map(|(_, record)| record);
+        let records = self.records(MAX_TDS)?.into_iter().map(|(_, record)| record);
         Ok(records.filter(|record| record.life != Life::Gone as u8).collect())
     }
 
-    /// The records of all TDs that the ledger knows, also of those that are gone, by their index.
+    /// The records of all TDs that the ledger knows, also of those that are gone, by their index: of so many indexes.
     ///
     /// # Errors
     /// The map cannot be read.
-    pub fn records(&self) -> Result<Vec<(u16, Td)>, KernelError> {
-        let records = self.tds.iter().map(|record| record.map(|TdPod(record)| record));
+    pub fn records(&self, indexes: u32) -> Result<Vec<(u16, Td)>, KernelError> {
+        let records = self.tds.iter().take(indexes as usize).map(|record| record.map(|TdPod(record)| record));
         let known = |(_, record): &(u16, Result<Td, _>)| {
             record.as_ref().map_or(true, |record: &Td| record.life != Life::None as u8)
         };
@@ -351,15 +351,6 @@ impl Kernel {
         let map = self.ledger_fd.try_clone().map_err(MapError::IoError).and_then(MapData::from_fd);
         let map = map.and_then(Map::from_map_data).map_err(map_error("LEDGER"))?;
         Ok(LedgerReader { ledger: typed("LEDGER", Some(map))? })
-    }
-
-    /// How long programs ran, in ns, and how often: counted while somebody asks the kernel for it
-    /// ([`aya::sys::enable_stats`]).
-    ///
-    /// # Errors
-    /// /proc cannot be read.
-    pub fn program_runs(&self) -> Result<(u64, u64), KernelError> {
-        Ok(self.attached.runs()?)
     }
 
     /// Whether a frame was released with its line open, and nobody is known to have it since.

@@ -8,7 +8,10 @@ use super::{
     event::Event,
     kernel::{Kernel, KernelError},
 };
-use crate::model::{Model, accounting::Balance, latency::Latencies, verdict::Verdict};
+use crate::{
+    hooks::attach::Runs,
+    model::{Model, accounting::Balance, latency::Latencies, verdict::Verdict},
+};
 
 /// How long allocations stay watched after the last sign that a frame may come back too early.
 const ALERT: Duration = Duration::from_secs(60);
@@ -22,6 +25,8 @@ pub struct Session {
     model: Model,
     alert: Option<Instant>,
     looked: Instant,
+    /// Runs of the programs, as they were then.
+    runs: Runs,
 }
 
 /// How an observation stands.
@@ -50,7 +55,7 @@ impl Session {
             model.known(&td);
         }
         let alert = kernel.watches_allocations().then(Instant::now);
-        Ok(Self { kernel, model, alert, looked: Instant::now() })
+        Ok(Self { kernel, model, alert, looked: Instant::now(), runs: Runs::default() })
     }
 
     /// The kernel side.
@@ -115,7 +120,8 @@ impl Session {
             return Ok(());
         }
         self.looked = Instant::now();
-        if self.kernel.missed_runs()?.seamcalls != 0 {
+        self.runs = self.kernel.runs()?;
+        if self.runs.missed_seamcalls != 0 {
             self.kernel.doubt(Suspect::MISSED)?;
         }
         let over = self.alert.is_some_and(|since| since.elapsed() > ALERT);
@@ -131,10 +137,21 @@ impl Session {
     /// # Errors
     /// The kernel side cannot be read.
     pub fn standing(&self) -> Result<Standing, KernelError> {
+        self.standing_with(self.kernel.runs()?)
+    }
+
+    /// The same, with the runs of the programs as they were when [`Self::tend`] looked last; and these.
+    ///
+    /// # Errors
+    /// The kernel side cannot be read.
+    pub fn standing_lately(&self) -> Result<(Standing, Runs), KernelError> {
+        Ok((self.standing_with(self.runs)?, self.runs))
+    }
+
+    fn standing_with(&self, runs: Runs) -> Result<Standing, KernelError> {
         let counters = self.kernel.counters()?;
         let [vital, pages] = self.model.accounting.balance(&counters);
-        let missed_releases = self.kernel.missed_runs()?.pages;
-        Ok(Standing { counters, vital, pages, missed_releases })
+        Ok(Standing { counters, vital, pages, missed_releases: runs.missed_pages })
     }
 }
 

@@ -5,7 +5,7 @@ use std::{fs, os::fd::OwnedFd};
 use perf_event::{Builder, Counter, events::Hardware};
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::{source::kernel::Kernel, view::top::scene::Overhead};
+use crate::{hooks::attach::Runs, view::top::scene::Overhead};
 
 /// Figures of this process, and of the programs.
 pub struct Costs {
@@ -33,11 +33,11 @@ impl Costs {
     }
 
     /// What it cost since this was asked last; none the first time.
-    pub fn since(&mut self, kernel: Option<&Kernel>) -> Option<Overhead> {
+    pub fn since(&mut self, runs: Runs) -> Option<Overhead> {
         let now = Then {
             time_ns: nanoseconds(ClockId::Monotonic),
             agent_ns: nanoseconds(ClockId::ProcessCPUTime),
-            programs: self.stats.as_ref().and(kernel).and_then(|kernel| kernel.program_runs().ok()),
+            programs: self.stats.as_ref().map(|_| (runs.time_ns, runs.count)),
             counted: match &mut self.counters {
                 Ok([cycles, instructions]) => {
                     cycles.read().ok().zip(instructions.read().ok()).map(Into::into)

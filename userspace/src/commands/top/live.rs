@@ -62,7 +62,8 @@ pub fn run(args: &Args, feed: &Feed, asks: Receiver<Ask>) -> Result<u64> {
     if let Some(told) = watched.end(&mut live.session)? {
         eprintln!("septwatch: {told}");
     }
-    live.end(false)?;
+    // What another process had left running stays.
+    live.end(live.opened.taken_over)?;
     ended?;
     Ok(live.session.model().total())
 }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::Result;
+use septwatch_common::config::{MAX_TDS, TD_PROBES};
 
 use super::{
     census::Counting,
@@ -139,7 +140,7 @@ impl<'a> Watched<'a> {
         if let Some(guard) = guard {
             self.stage.scene.policy = Some(Arc::new(policy::standing(guard, session)));
         }
-        let standing = session.standing()?;
+        let (standing, runs) = session.standing_lately()?;
         let facts = self.facts(session)?;
         let lent = facts.records.iter().map(|(_, td)| td.lent()).fold(0, u64::saturating_add);
         self.stage.step(facts.now_ns, facts.totals, lent);
@@ -151,7 +152,7 @@ impl<'a> Watched<'a> {
         (host.vital, host.pages) = (Some(standing.vital), Some(standing.pages));
         (host.outside, host.unread) = (standing.counters.outside, standing.counters.unread);
         host.missed_releases = standing.missed_releases;
-        if let Some(overhead) = self.costs.since(Some(session.kernel())) {
+        if let Some(overhead) = self.costs.since(runs) {
             self.stage.scene.host.overhead = Some(overhead);
         }
         Ok(())
@@ -160,7 +161,9 @@ impl<'a> Watched<'a> {
     fn facts<'s>(&self, session: &'s mut Session) -> Result<Facts<'s>> {
         let counters = session.kernel().counters()?;
         let calls = Calls::counted(counters.calls);
-        let records = session.kernel().records()?;
+        // TDs are given indexes in turn.
+        let last = session.model().tds.keys().next_back().map_or(0, |id| u64::from(*id));
+        let records = session.kernel().records((last + TD_PROBES + 1).min(MAX_TDS.into()) as u32)?;
         let model = session.model();
         let received = model.accounting.vital.received.saturating_add(model.accounting.pages.received);
         let totals = Totals { records: received, violations: model.total(), ..Totals::counted(&counters) };

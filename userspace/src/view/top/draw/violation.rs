@@ -116,7 +116,9 @@ fn who(event: &Event, found: &Found, scene: &Scene) -> String {
 
 fn reactions(found: &Found, scene: &Scene) -> Vec<Part> {
     if found.steps.is_empty() {
-        let none = if scene.policy.is_some() {
+        let none = if matches!(scene.about.source, Source::Recording(_)) {
+            "a recording has it in its log, if a policy was followed"
+        } else if scene.policy.is_some() {
             "nothing: no rule is about it"
         } else {
             "nothing: no policy is followed"
