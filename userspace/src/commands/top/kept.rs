@@ -43,10 +43,9 @@ impl<T> Kept<T> {
         Arc::clone(self.shown.get_or_insert_with(|| Arc::new(self.items.iter().cloned().collect())))
     }
 
-    /// Those of them up to the first that is not meant.
-    pub fn until(&self, is_meant: impl Fn(&T) -> bool) -> Arc<Vec<Arc<T>>> {
-        let count = self.items.partition_point(|item| is_meant(item));
-        Arc::new(self.items.range(..count).cloned().collect())
+    /// Those of them that are meant.
+    pub fn only(&self, is_meant: impl Fn(&T) -> bool) -> Arc<Vec<Arc<T>>> {
+        Arc::new(self.items.iter().filter(|item| is_meant(item)).cloned().collect())
     }
 }
 
@@ -65,6 +64,6 @@ mod tests {
         let numbers = |shown: &[Arc<i32>]| shown.iter().map(|n| **n).collect::<Vec<_>>();
         assert_eq!(numbers(&before), [2, 3, 4]);
         assert_eq!(numbers(&kept.shown()), [2, 3, 40]);
-        assert_eq!(numbers(&kept.until(|n| *n < 4)), [2, 3]);
+        assert_eq!(numbers(&kept.only(|n| *n < 4)), [2, 3]);
     }
 }

@@ -276,8 +276,8 @@ impl Stage {
 
     /// The same for an earlier moment of a recording that was read to its end.
     pub fn refresh_at(&mut self, now_ns: u64, model: &Model) {
-        self.scene.violations = self.violations.until(|found| found.verdict.time_ns <= now_ns);
-        self.scene.log = self.log.until(|line| line.time_ns <= now_ns);
+        self.scene.violations = self.violations.only(|found| found.verdict.time_ns <= now_ns);
+        self.scene.log = self.log.only(|line| line.time_ns <= now_ns);
         self.put(now_ns, model);
     }
 
