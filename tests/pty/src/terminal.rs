@@ -197,6 +197,15 @@ impl Terminal {
         self.write(&mouse.bytes(column, row))
     }
 
+    /// Writes to the terminal as another program would that has it too.
+    ///
+    /// # Errors
+    /// The terminal is gone.
+    pub fn scribble(&self, text: &str) -> Result<()> {
+        let Some(pts) = &self.pts else { return Ok(()) };
+        rustix::io::write(pts, text.as_bytes()).map(drop).map_err(system("the terminal cannot be written to"))
+    }
+
     fn write(&self, bytes: &[u8]) -> Result<()> {
         (&*self.pty).write_all(bytes).map_err(system("the terminal cannot be written to"))
     }
