@@ -115,10 +115,10 @@ struct Map {
 
 impl Map {
     fn count(&mut self, line: Line) {
-        let gfn = line.gfn() / self.each * self.each;
-        if self.last.0 != gfn {
+        if self.last.0 != line.gfn() / self.each * self.each {
             self.flush();
-            self.last.0 = gfn;
+            // Blocks may be larger by now.
+            self.last.0 = line.gfn() / self.each * self.each;
         }
         self.last.1.count(line.state(), line.is_released());
     }

@@ -38,7 +38,7 @@ const STILL: Duration = Duration::from_millis(250);
 /// Events between two looks at the clock.
 const EVENTS: u32 = 1024;
 /// How much longer than a census takes there is none, while the recording is read.
-const REST: u32 = 20;
+const REST: u32 = 4;
 
 /// A recording that is shown.
 struct Recorded<'a> {
@@ -171,6 +171,7 @@ impl Recorded<'_> {
                 if self.now_ns >= self.stage.due_ns() {
                     let (totals, lent) = (self.totals(), self.lent());
                     self.stage.step(self.now_ns, totals, lent);
+                    self.count();
                 }
             }
             _ if self.again => {}
@@ -248,7 +249,7 @@ impl Recorded<'_> {
         let before_ns = to_ns.saturating_sub((self.end_ns - self.begin_ns) / 100);
         if self.now_ns < before_ns {
             self.advance(before_ns);
-            let facts = facts(&self.replay, &self.stage, before_ns);
+            let facts = facts(&self.replay, &self.stage, before_ns, None);
             self.stage.rows(&facts);
         }
         self.advance(to_ns);
@@ -292,16 +293,29 @@ impl Recorded<'_> {
         lent.fold(0, u64::saturating_add)
     }
 
-    fn show(&mut self) {
-        let facts = facts(&self.replay, &self.stage, self.now_ns);
-        let wanted = self.stage.wanted_index(&facts);
+    /// Counts the frames while the recording is read, if there is time for it.
+    fn count(&mut self) {
         let begun = Instant::now();
-        if self.census.is_none() || !self.again && begun > self.counted {
-            let census = Census::of(self.replay.ledger().open_lines(), wanted, self.now_ns);
-            self.census = Some(Arc::new(census));
-            self.counted = Instant::now() + begun.elapsed() * REST;
+        if begun < self.counted {
+            return;
         }
-        let facts = Facts { census: self.census.clone(), ..facts };
+        self.census = Some(self.census());
+        let facts = facts(&self.replay, &self.stage, self.now_ns, self.census.clone());
+        self.stage.remember(&facts);
+        self.counted = Instant::now() + begun.elapsed() * REST;
+    }
+
+    fn census(&self) -> Arc<Census> {
+        let facts = facts(&self.replay, &self.stage, self.now_ns, None);
+        let wanted = self.stage.wanted_index(&facts);
+        Arc::new(Census::of(self.replay.ledger().open_lines(), wanted, self.now_ns))
+    }
+
+    fn show(&mut self) {
+        if self.census.is_none() {
+            self.census = Some(self.census());
+        }
+        let facts = facts(&self.replay, &self.stage, self.now_ns, self.census.clone());
         self.stage.rows(&facts);
         let standing = self.replay.standing();
         let host = &mut self.stage.scene.host;
@@ -336,7 +350,7 @@ fn totals(replay: &Replay<File>, stage: &Stage) -> Totals {
     }
 }
 
-fn facts<'a>(replay: &'a Replay<File>, stage: &Stage, now_ns: u64) -> Facts<'a> {
+fn facts<'a>(replay: &'a Replay<File>, stage: &Stage, now_ns: u64, census: Option<Arc<Census>>) -> Facts<'a> {
     let counted = match replay.header().what {
         What::All => None,
         _ => Some(Calls::counted(replay.standing().counters.calls)),
@@ -347,7 +361,10 @@ fn facts<'a>(replay: &'a Replay<File>, stage: &Stage, now_ns: u64) -> Facts<'a> 
         totals: totals(replay, stage),
         counted,
         records: replay.ledger().tds().map(|(index, td)| (index, *td)).collect(),
-        census: None,
+        census,
         held: BTreeMap::new(),
     }
 }
+
+#[cfg(test)]
+mod tests;

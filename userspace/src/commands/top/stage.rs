@@ -81,6 +81,8 @@ pub struct Stage {
     tds: HashMap<u32, OfTd>,
     /// Calls of a step ago, and when that was.
     before: (u64, Calls),
+    /// The same of the TD that is wanted.
+    wanted_before: Option<(u32, u64, Calls)>,
 }
 
 impl Stage {
@@ -99,6 +101,7 @@ impl Stage {
             names,
             tds: HashMap::new(),
             before: (0, Calls::default()),
+            wanted_before: None,
         }
     }
 
@@ -166,6 +169,7 @@ impl Stage {
     pub fn again(&mut self) {
         self.activity = Activity::default();
         self.before = (0, Calls::default());
+        self.wanted_before = None;
         for td in self.tds.values_mut() {
             td.again();
         }

@@ -152,6 +152,11 @@ pub fn state(td: &TdRow) -> &'static str {
     if td.bugged_ns.is_some() && td.life != Life::Gone { "bugged" } else { td.life.name() }
 }
 
+/// A rate of a TD: known only where there is a record of every SEAMCALL.
+fn of_calls(scene: &Scene, rate: f64) -> Value<'static> {
+    if scene.about.no_calls.is_some() { Value::None } else { Value::Rate(rate) }
+}
+
 /// How a TD is called: by its name, else by its process.
 pub fn name(td: &TdRow) -> &str {
     td.name.as_deref().unwrap_or(&td.comm)
@@ -164,11 +169,11 @@ columns! {
     "name" "NAME" 18 0 |td, _| Value::text(name(td));
     "state" "STATE" 11 1 |td, _| Value::text(state(td));
     "memory" "PRIVATE" 9 1 |td, _| Value::Frames(td.private());
-    "maps" "MAP/s" 7 3 |td, _| Value::Rate(td.rates.maps);
-    "zaps" "ZAP/s" 7 3 |td, _| Value::Rate(td.rates.zaps);
-    "busy" "BUSY/s" 7 6 |td, _| Value::Rate(td.rates.busy);
+    "maps" "MAP/s" 7 3 |td, scene| of_calls(scene, td.rates.maps);
+    "zaps" "ZAP/s" 7 3 |td, scene| of_calls(scene, td.rates.zaps);
+    "busy" "BUSY/s" 7 6 |td, scene| of_calls(scene, td.rates.busy);
     "failed" "FAILED" 7 2 |td, _| Value::Number(td.failed_zaps);
-    "violations" "VIOL" 6 1 |td, _| Value::Number(td.violations);
+    "violations" "VIOL" 6 0 |td, _| Value::Number(td.violations);
     "held" "HELD" 9 4 |td, _| td.held.map_or(Value::None, Value::Frames);
     "lent" "LENT" 9 7 |td, _| Value::Frames(td.lent());
     "pid" "PID" 8 4 |td, _| Value::Number(td.tgid.into());

@@ -3,10 +3,15 @@
 
 pub mod act;
 pub mod columns;
+pub mod draw;
 pub mod filter;
+#[cfg(test)]
+pub mod fixtures;
 mod input;
 pub mod json;
 pub mod keys;
+pub mod palette;
 pub mod rows;
 pub mod scene;
+pub mod symbols;
 pub mod ui;

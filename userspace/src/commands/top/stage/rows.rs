@@ -13,6 +13,7 @@ use crate::{
         TdState,
         activity::{self, Calls},
         census::States,
+        latency::Latencies,
     },
     policy::subject::Subject,
     view::top::scene::{LeafRow, Rates, TdDetail, TdRow},
@@ -88,11 +89,12 @@ impl OfTd {
     }
 
     fn remember(&mut self, states: States) {
-        let last_ns = self.states.last().map_or(0, |last| last.time_ns);
-        if states.time_ns <= last_ns {
+        // Who goes back in a recording looks at earlier moments.
+        let at = self.states.partition_point(|known| known.time_ns < states.time_ns);
+        if self.states.get(at).is_some_and(|known| known.time_ns == states.time_ns) {
             return;
         }
-        self.states.push(states);
+        self.states.insert(at, states);
         if self.states.len() > POINTS {
             // Every other: the older half of time has half of the points.
             let mut nth = 0;
@@ -111,14 +113,32 @@ impl Stage {
         let calls = facts.counted.as_ref().unwrap_or(&self.activity.host);
         let statuses = &self.activity.host;
         let (then_ns, before) = &self.before;
-        let rows = leaves(calls, statuses, Some((before, now_ns.saturating_sub(*then_ns))), facts);
+        let before = Some((before, now_ns.saturating_sub(*then_ns)));
+        let rows = leaves(calls, statuses, before, Some(&facts.model.latencies));
         let calls = calls.clone();
         self.scene.leaves = Arc::new(rows);
         if now_ns > self.before.0 {
             self.before = (now_ns, calls);
         }
+        self.remember(facts);
         self.td_rows(facts);
         self.scene.td = self.wanted.and_then(|id| self.detail(id, facts)).map(Arc::new);
+        self.wanted_before = self.wanted.and_then(|id| {
+            let did = self.activity.td(facts.model.tds.get(&id)?.tdr)?;
+            Some((id, now_ns, did.calls.clone()))
+        });
+    }
+
+    /// Keeps how many frames of each TD are in which state.
+    pub fn remember(&mut self, facts: &Facts<'_>) {
+        let Some(census) = &facts.census else { return };
+        let records = records(facts);
+        for (id, state) in &facts.model.tds {
+            let states = records.get(&state.tdr).map(|(index, _)| census.states(*index));
+            if let Some(states) = states.filter(|states| *states != States::default()) {
+                self.tds.entry(*id).or_default().remember(states);
+            }
+        }
     }
 
     fn td_rows(&mut self, facts: &Facts<'_>) {
@@ -135,12 +155,6 @@ impl Stage {
             let frames = record.map_or([0; 6], |(_, record)| record.frames);
             lent.iter_mut().zip(frames).for_each(|(sum, frames)| *sum = sum.saturating_add(frames));
             let of_td = self.tds.entry(*id).or_default();
-            if let (Some(census), Some((index, _))) = (&facts.census, record) {
-                let states = census.states(*index);
-                if states != States::default() {
-                    of_td.remember(states);
-                }
-            }
             if *of_td.comm != *state.comm {
                 of_td.comm = Arc::from(state.comm.as_str());
             }
@@ -193,13 +207,15 @@ impl Stage {
         let state = facts.model.tds.get(&id)?;
         let of_td = self.tds.get(&id)?;
         let did = self.activity.td(state.tdr).cloned().unwrap_or_default();
+        let before = self.wanted_before.as_ref().filter(|(then, ..)| *then == id);
+        let before = before.map(|(_, then_ns, calls)| (calls, facts.now_ns.saturating_sub(*then_ns)));
         let (key_freed_ns, lent_at_key_free) = of_td.key_freed.unzip();
         let until = of_td.states.partition_point(|states| states.time_ns <= facts.now_ns);
         Some(TdDetail {
             id,
             grid: facts.census.as_ref().map(|census| census.grid.clone()).unwrap_or_default(),
             states: of_td.states[..until].to_vec(),
-            leaves: leaves(&did.calls, &did.calls, None, facts),
+            leaves: leaves(&did.calls, &did.calls, before, None),
             added: did.added,
             to_private: did.augmented,
             to_shared: did.removed,
@@ -229,9 +245,13 @@ fn records<'a>(facts: &'a Facts<'_>) -> BTreeMap<u64, (u16, &'a Td)> {
     records
 }
 
-/// Rows of the leaves that were called. `before`: calls of so many ns ago, to tell rates; and with them latencies, which
-/// are those of all TDs.
-fn leaves(calls: &Calls, statuses: &Calls, before: Option<(&Calls, u64)>, facts: &Facts<'_>) -> Vec<LeafRow> {
+/// Rows of the leaves that were called. `before`: calls of so many ns ago, to tell rates.
+fn leaves(
+    calls: &Calls,
+    statuses: &Calls,
+    before: Option<(&Calls, u64)>,
+    latencies: Option<&Latencies>,
+) -> Vec<LeafRow> {
     let row = |leaf: Leaf| {
         let answers = calls.of(leaf);
         if answers == activity::UNANSWERED {
@@ -243,7 +263,6 @@ fn leaves(calls: &Calls, statuses: &Calls, before: Option<(&Calls, u64)>, facts:
             answers.ok.saturating_add(answers.busy).saturating_add(answers.error)
         };
         let before = before.filter(|(_, ns)| *ns != 0);
-        let latencies = before.map(|_| &facts.model.latencies);
         Some(LeafRow {
             leaf,
             ok: answers.ok,
