@@ -5,7 +5,7 @@ pub mod act;
 pub mod columns;
 pub mod draw;
 pub mod filter;
-#[cfg(test)]
+#[cfg(any(test, feature = "fixtures"))]
 pub mod fixtures;
 mod input;
 pub mod json;
