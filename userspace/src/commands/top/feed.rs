@@ -8,33 +8,31 @@ use std::sync::{
 
 use tokio::sync::Notify;
 
+use super::{screen, stderr::Lines};
 use crate::view::top::scene::{Ask, Scene};
 
 /// What both sides share.
 pub struct Feed {
     latest: Mutex<Arc<Scene>>,
     asks: Mutex<Sender<Ask>>,
-    /// Somebody asks for something.
-    asked: Notify,
     ended: AtomicBool,
     quit: Arc<Notify>,
     quitting: AtomicBool,
     /// What was said on standard error, to be shown.
-    lines: Mutex<Vec<String>>,
+    lines: Option<Lines>,
 }
 
 impl Feed {
     /// Begins with this scene. The other end of what is asked goes to the source.
-    pub fn new(scene: Scene) -> (Arc<Self>, Receiver<Ask>) {
+    pub fn new(scene: Scene, lines: Option<Lines>) -> (Arc<Self>, Receiver<Ask>) {
         let (asks, asked) = channel();
         let feed = Self {
             latest: Mutex::new(Arc::new(scene)),
             asks: Mutex::new(asks),
-            asked: Notify::new(),
             ended: AtomicBool::new(false),
             quit: Arc::default(),
             quitting: AtomicBool::new(false),
-            lines: Mutex::default(),
+            lines,
         };
         (Arc::new(feed), asked)
     }
@@ -52,12 +50,6 @@ impl Feed {
     /// Asks the source for something. One that has ended does not answer.
     pub fn ask(&self, ask: Ask) {
         let _ = self.asks.lock().unwrap_or_else(PoisonError::into_inner).send(ask);
-        self.asked.notify_one();
-    }
-
-    /// Returns when something was asked for since the last time.
-    pub async fn asked(&self) {
-        self.asked.notified().await;
     }
 
     /// The source has ended: nothing new will come.
@@ -86,13 +78,22 @@ impl Feed {
         Arc::clone(&self.quit)
     }
 
-    /// Something was said on standard error.
-    pub fn say(&self, line: String) {
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
+    /// What was said on standard error since this was asked last.
+    pub fn take_lines(&self) -> Vec<String> {
+        self.lines.as_ref().map(Lines::take).unwrap_or_default()
+    }
+}
+
+impl screen::Feed for Feed {
+    fn latest(&self) -> Arc<Scene> {
+        self.latest()
     }
 
-    /// What was said since this was asked last.
-    pub fn take_lines(&self) -> Vec<String> {
-        std::mem::take(&mut *self.lines.lock().unwrap_or_else(PoisonError::into_inner))
+    fn ask(&self, ask: Ask) {
+        self.ask(ask);
+    }
+
+    fn ended(&self) -> bool {
+        self.has_ended()
     }
 }

@@ -12,31 +12,42 @@ mod once;
 mod policy;
 mod recorded;
 mod recorder;
+mod screen;
 mod stage;
+mod stderr;
+mod terminal;
 mod travel;
 mod watched;
 
 use std::{
+    env,
     io::Write,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, mpsc::Receiver},
-    thread,
-    time::Duration,
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Result, anyhow};
 
-use super::{Policing, Watching, exit, recording, watching::span};
+use super::{BadInput, Policing, Watching, exit, recording, watching::span};
 use crate::{
     hooks::table::{HOOKS, Need},
     recording::header::HookFact,
     source::open::OpenError,
     view::top::{
-        scene::{About, Ask, HookRow, Phase, Scene, Source},
+        config::{self, Config},
+        filter::Filter,
+        palette::Theme,
+        scene::{self, About, Ask, HookRow, Phase, Scene},
         ui::View,
     },
 };
 use feed::Feed;
+use stderr::{Lines, Stderr};
+
+/// How long the screen waits for what fails at once.
+const AT_ONCE: Duration = Duration::from_millis(60);
 
 /// Shows what happens on this host, live: TDs, violations, SEAMCALLs, hooks and policy. With FILE a recording, at any
 /// moment of it; with --demo a storm on a software TDX module, on any host.
@@ -59,6 +70,19 @@ pub struct Args {
     /// Begin at this time after the recording's begin, such as 90s or 1500ms.
     #[arg(long, value_name = "TIME", value_parser = span, requires = "file")]
     pub at: Option<Duration>,
+    /// Look, keys and layout: a file as --print-config prints one. Without it: septwatch/top.toml in $XDG_CONFIG_HOME, or in
+    /// ~/.config.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print a configuration file with every default, and end.
+    #[arg(long)]
+    pub print_config: bool,
+    /// Draw with ASCII characters only.
+    #[arg(long)]
+    pub ascii: bool,
+    /// Colours: for any background, for a dark or a light one, or none.
+    #[arg(long, value_enum)]
+    pub theme: Option<Theme>,
     /// The view that is shown first, or whose data are printed.
     #[arg(long, value_enum)]
     pub view: Option<View>,
@@ -104,7 +128,44 @@ fn pace(text: &str) -> Result<Pace, String> {
 /// # Errors
 /// There is nothing to show, or it cannot be shown.
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
-    let (feed, asks) = Feed::new(starting(args));
+    if args.print_config {
+        write!(out, "{}", config::template())?;
+        return Ok(exit::OK);
+    }
+    let file = args.config.clone().or_else(|| config::path(|name| env::var(name).ok()));
+    let config = configured(args, file.as_deref())?;
+    let total = if args.once || args.json {
+        let (feed, source) = begin(args, None)?;
+        let shown = once::print(args, &config, &feed, out);
+        end(&feed, source, shown)?
+    } else {
+        // Before anything is attached.
+        terminal::check()?;
+        let stderr = Stderr::divert()?;
+        let (feed, source) = begin(args, Some(stderr.lines()))?;
+        // What fails at once says so without a screen that comes and goes.
+        let begun = Instant::now();
+        while matches!(feed.latest().about.phase, Phase::Starting(_))
+            && !feed.has_ended()
+            && begun.elapsed() < AT_ONCE
+        {
+            thread::sleep(Duration::from_millis(2));
+        }
+        let shown = match feed.has_ended() {
+            true => Ok(()),
+            false => screen::show(&*feed, config.ui(), &config, file.as_deref()),
+        };
+        drop(stderr);
+        end(&feed, source, shown.map_err(Into::into))?
+    };
+    Ok(if total == 0 { exit::OK } else { exit::VIOLATION })
+}
+
+type Source = JoinHandle<Result<u64>>;
+
+/// Starts the source.
+fn begin(args: &Args, lines: Option<Lines>) -> Result<(Arc<Feed>, Source)> {
+    let (feed, asks) = Feed::new(starting(args), lines);
     let source = thread::Builder::new().name("septwatch-source".to_owned()).spawn({
         let (args, feed) = (args.clone(), Arc::clone(&feed));
         move || {
@@ -113,19 +174,44 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
             ended
         }
     })?;
-    let shown = once::print(args, &feed, out);
+    Ok((feed, source))
+}
+
+/// Ends the source, and says how many violations there were.
+fn end(feed: &Feed, source: Source, shown: Result<()>) -> Result<u64> {
     feed.quit();
-    let total = source.join().map_err(|_| anyhow!("what was watched ended with a panic"))??;
+    let ended = source.join().map_err(|_| anyhow!("what was watched ended with a panic"))?;
     shown?;
-    Ok(if total == 0 { exit::OK } else { exit::VIOLATION })
+    ended
+}
+
+/// What is configured, by the file and by flags.
+fn configured(args: &Args, file: Option<&Path>) -> Result<Config> {
+    let mut config = match file {
+        Some(file) if args.config.is_some() && !file.exists() => {
+            let what = format!("--config {}: no such file; --print-config prints one", file.display());
+            return Err(BadInput(what).into());
+        }
+        Some(file) => Config::read(file).map_err(|error| BadInput(error.to_string()))?,
+        None => Config::default(),
+    };
+    config.view = args.view.unwrap_or(config.view);
+    config.ascii = args.ascii.then_some(true).or(config.ascii);
+    config.theme = args.theme.or(config.theme);
+    if let Some(text) = &args.filter {
+        let filter = Filter::parse(text, config.view);
+        let filter = filter.map_err(|error| BadInput(format!("--filter {text}: {error}")))?;
+        config.tables.entry(config.view).or_default().filter = filter;
+    }
+    Ok(config)
 }
 
 /// Before there is anything to show.
 fn starting(args: &Args) -> Scene {
     let (source, doing) = match &args.file {
-        Some(file) => (Source::Recording(file.display().to_string()), "opening the recording"),
-        None if args.demo => (Source::Demo("storm".to_owned()), "attaching to the demo's functions"),
-        None => (Source::Live, "attaching to the kernel's functions"),
+        Some(file) => (scene::Source::Recording(file.display().to_string()), "opening the recording"),
+        None if args.demo => (scene::Source::Demo("storm".to_owned()), "attaching to the demo's functions"),
+        None => (scene::Source::Live, "attaching to the kernel's functions"),
     };
     let mut about = about_here(source, args.light);
     about.phase = Phase::Starting(doing.to_owned());
@@ -157,7 +243,7 @@ fn instead(error: anyhow::Error) -> anyhow::Error {
 }
 
 /// What is known of this host.
-fn about_here(source: Source, light: bool) -> About {
+fn about_here(source: scene::Source, light: bool) -> About {
     let kernel = recording::running_kernel();
     About {
         source,

@@ -63,11 +63,6 @@ impl Travel {
         scene.about = newest.about.clone();
         Arc::new(scene)
     }
-
-    /// Whether an earlier moment is shown.
-    pub fn is_away(&self) -> bool {
-        self.to_ns.is_some()
-    }
 }
 
 #[cfg(test)]
@@ -102,7 +97,7 @@ mod tests {
         travel.go(20 * SECOND_NS + 7);
         let shown = travel.shown(&newest);
         assert_eq!((shown.time.now_ns, shown.time.end_ns), (20 * SECOND_NS, 50 * SECOND_NS));
-        assert!(shown.time.travelling && travel.is_away());
+        assert!(shown.time.travelling);
         travel.go(0);
         assert_eq!(travel.shown(&newest).time.now_ns, SECOND_NS);
         travel.go(u64::MAX);

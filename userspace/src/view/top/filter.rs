@@ -12,7 +12,11 @@ use std::{cmp::Ordering, fmt::Write as _};
 
 use wildmatch::WildMatch;
 
-use crate::view::top::{columns::Value, rows::Table, ui::View};
+use crate::view::top::{
+    columns::Value,
+    rows::{Table, keys},
+    ui::View,
+};
 
 /// Which rows are shown. The default: all.
 #[derive(Clone, Debug, Default)]
@@ -35,6 +39,15 @@ impl Filter {
     /// The word that is wrong, its place, and what would be right.
     pub fn parse(text: &str, view: View) -> Result<Self, FilterError> {
         Ok(Self { text: text.trim().to_owned(), terms: parse::terms(text, view)? })
+    }
+
+    /// What can be made of one that is still being typed: without its last word, if that makes no sense yet, or may become
+    /// a field. None: nothing.
+    pub fn preview(text: &str, view: View) -> Option<Self> {
+        let (head, last) = text.rsplit_once(char::is_whitespace).unwrap_or(("", text));
+        let unfinished = !last.is_empty() && keys(view).iter().any(|key| key.starts_with(last));
+        let whole = if unfinished { None } else { Self::parse(text, view).ok() };
+        whole.or_else(|| Self::parse(head, view).ok())
     }
 
     /// Whether all rows are shown.

@@ -6,7 +6,7 @@ pub use key::{BadKey, Key};
 
 use std::collections::HashMap;
 
-use crate::view::top::{filter::alike, ui::View};
+use crate::view::top::{draw::HelpLine, filter::alike, ui::View};
 
 macro_rules! actions {
     ($($group:literal { $($action:ident $name:literal $does:literal [$($key:literal),*];)* })*) => {
@@ -168,23 +168,19 @@ fn guess(name: &str) -> String {
     alike.map(|alike| format!(": {alike}?")).unwrap_or_default()
 }
 
-/// A line of the help.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HelpLine {
-    /// The keys, as in `pgdn ctrl-f`.
-    pub keys: String,
-    /// What they do.
-    pub does: String,
-    /// Under which title it stands.
-    pub group: &'static str,
-}
-
 /// Which key does what.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyMap {
     actions: HashMap<Key, Action>,
     /// By action, in the order of [`Action::ALL`].
     keys: Vec<Vec<Key>>,
+}
+
+impl Default for KeyMap {
+    /// The default keys.
+    fn default() -> Self {
+        Self::new([]).unwrap_or_else(|_| Self { actions: HashMap::new(), keys: Vec::new() })
+    }
 }
 
 impl KeyMap {
@@ -244,9 +240,9 @@ impl KeyMap {
             .collect()
     }
 
-    /// What is worth knowing in a view, with the first key of each, the most important first: for the bottom line. `open`:
-    /// a row of it is open.
-    pub fn hints(&self, view: View, open: bool) -> Vec<(String, &'static str)> {
+    /// What is worth knowing in a view, with the first key of each, the most important first, under the view's title: for
+    /// the last line. `open`: a row of it is open.
+    pub fn hints(&self, view: View, open: bool) -> Vec<HelpLine> {
         use Action::{
             Arm, Close, Copy, Disarm, Filter, GoTo, Help, NextViolation, Open, Pause, Quit, Record, Reverse,
             Save, Search, SortNext,
@@ -269,8 +265,11 @@ impl KeyMap {
             (View::Log, _) => &[(Open, "open"), (Filter, "filter"), (Search, "search"), (Pause, "pause")],
         };
         let everywhere = [(Help, "help"), (Quit, "quit")];
-        let keyed = hints.iter().chain(&everywhere);
-        keyed.filter_map(|(action, word)| Some((self.keys(*action).first()?.to_string(), *word))).collect()
+        let line = |(action, word): &(Action, &str)| {
+            let keys = self.keys(*action).first()?.to_string();
+            Some(HelpLine { keys, does: (*word).to_owned(), group: view.title() })
+        };
+        hints.iter().chain(&everywhere).filter_map(line).collect()
     }
 }
 

@@ -3,7 +3,10 @@
 
 pub mod act;
 pub mod columns;
+pub mod config;
 pub mod draw;
+#[cfg(test)]
+mod examples;
 pub mod filter;
 #[cfg(any(test, feature = "fixtures"))]
 pub mod fixtures;

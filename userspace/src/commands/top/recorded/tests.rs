@@ -14,7 +14,7 @@ struct Shown {
 
 impl Shown {
     fn open(path: &str, at: Option<Duration>) -> Self {
-        let (feed, asks) = Feed::new(Scene::default());
+        let (feed, asks) = Feed::new(Scene::default(), None);
         // What is not read yet is not there.
         let starting = Scene {
             about: About { phase: Phase::Starting(String::new()), ..About::default() },

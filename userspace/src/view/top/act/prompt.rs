@@ -70,7 +70,7 @@ fn changed(ui: &mut Ui, scene: &Scene) {
     let Some(input) = &mut ui.input else { return };
     input.error = None;
     if input.purpose == Purpose::Filter
-        && let Ok(filter) = Filter::parse(&input.text, view)
+        && let Some(filter) = Filter::preview(&input.text, view)
     {
         ui.list(view).filter = filter;
         rows::arrange(ui, scene);

@@ -68,12 +68,9 @@ impl Key {
         Self { code, modifiers }
     }
 
-    /// The character that it types; none if it types none.
-    pub fn character(self) -> Option<char> {
-        match self.code {
-            KeyCode::Char(c) if self.modifiers.is_empty() => Some(c),
-            _ => None,
-        }
+    /// As crossterm would report it.
+    pub fn event(self) -> KeyEvent {
+        KeyEvent::new(self.code, self.modifiers)
     }
 }
 
