@@ -37,13 +37,16 @@ struct Seen {
     begun: Instant,
     frames: Frames,
     clipboard: Option<Vec<u8>>,
+    /// What is to be answered, and how often something was asked.
+    answers: Vec<u8>,
+    asked: u64,
     unknown: Vec<String>,
 }
 
 impl Output {
     pub(crate) fn new(columns: u16, rows: u16) -> Self {
         let begun = Instant::now();
-        let seen = Seen { begun, frames: Frames::default(), clipboard: None, unknown: Vec::new() };
+        let seen = Seen { begun, frames: Frames::default(), clipboard: None, answers: Vec::new(), asked: 0, unknown: Vec::new() };
         Self {
             parser: Parser::new_with_callbacks(size(rows), size(columns), 0, seen),
             bytes: Vec::new(),
@@ -64,11 +67,13 @@ impl Output {
         self.parser.set_size(size(rows), size(columns));
     }
 
-    pub(crate) fn received(&mut self, bytes: &[u8]) {
+    /// Takes in what was written; what a terminal answers to it.
+    pub(crate) fn received(&mut self, bytes: &[u8]) -> Vec<u8> {
         self.last_byte = Instant::now();
         self.first_byte.get_or_insert(self.last_byte.saturating_duration_since(self.begun));
         self.parser.process(bytes);
         self.bytes.extend_from_slice(bytes);
+        std::mem::take(&mut self.parser.callbacks_mut().answers)
     }
 
     /// What is on the screen.
@@ -86,6 +91,11 @@ impl Output {
         self.parser.callbacks().clipboard.as_deref()
     }
 
+    /// How often the program has asked where the cursor is, and waited for the answer.
+    pub fn asked(&self) -> u64 {
+        self.parser.callbacks().asked
+    }
+
     /// Sequences that the emulator does not know.
     pub fn unknown(&self) -> &[String] {
         &self.parser.callbacks().unknown
@@ -101,7 +111,7 @@ impl Callbacks for Seen {
         self.clipboard = Some(data.to_vec());
     }
 
-    fn unhandled_csi(&mut self, _: &mut Screen, i1: Option<u8>, i2: Option<u8>, params: &[&[u16]], c: char) {
+    fn unhandled_csi(&mut self, screen: &mut Screen, i1: Option<u8>, i2: Option<u8>, params: &[&[u16]], c: char) {
         match (i1, params, c) {
             (Some(b'?'), [[2026]], 'h') => self.frames.open = true,
             (Some(b'?'), [[2026]], 'l') => {
@@ -109,6 +119,11 @@ impl Callbacks for Seen {
                     self.frames.count += 1;
                     self.frames.first.get_or_insert_with(|| self.begun.elapsed());
                 }
+            }
+            (None, [[6]], 'n') => {
+                let (row, column) = screen.cursor_position();
+                self.asked += 1;
+                self.answers.extend_from_slice(format!("\x1b[{};{}R", row + 1, column + 1).as_bytes());
             }
             _ => {
                 let between: String = [i1, i2].into_iter().flatten().map(char::from).collect();
@@ -145,6 +160,8 @@ mod tests {
         assert_eq!(output.screen().contents(), "one");
         output.received(b"\x1b]52;c;aGk=\x1b\\\x1b[?1002h\x1b[?4711h");
         assert_eq!(output.clipboard(), Some(&b"aGk="[..]));
+        assert_eq!(output.received(b"\x1b[3;5H\x1b[6n"), b"\x1b[3;5R");
+        assert_eq!(output.asked(), 1);
         assert_eq!(output.unknown(), ["CSI ? [[4711]] h"]);
     }
 }

@@ -361,7 +361,9 @@ fn read(pty: &Pty, output: &Mutex<Output>) {
     let mut pty = pty;
     // An error: nobody has the other end any more.
     while let Ok(count @ 1..) = pty.read(&mut chunk) {
-        lock(output).received(chunk.get(..count).unwrap_or_default());
+        let answer = lock(output).received(chunk.get(..count).unwrap_or_default());
+        // Where it cannot be written, nobody waits for it any more.
+        let _ = pty.write_all(&answer);
     }
     lock(output).closed = true;
 }
