@@ -76,7 +76,9 @@ pub struct Grid {
 pub struct Census {
     /// By the TD's index.
     pub tds: Vec<States>,
-    /// Guest frames of the TD that was wanted.
+    /// The TD of which a map is made, by its index.
+    pub wanted: Option<u16>,
+    /// Its guest frames.
     pub grid: Grid,
 }
 
@@ -95,7 +97,7 @@ impl Census {
                 map.count(line);
             }
         }
-        Self { tds, grid: map.finish() }
+        Self { tds, wanted, grid: map.finish() }
     }
 
     /// The frames of a TD.

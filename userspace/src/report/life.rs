@@ -6,7 +6,7 @@ use septwatch_common::{
 };
 
 use crate::{
-    minimize::subject::{Part, Subject},
+    minimize::subject::{Part, Span, Subject},
     recording::tds::Known,
     source::event::Event,
 };
@@ -28,13 +28,20 @@ pub struct Life {
 }
 
 impl Life {
-    /// Puts it together from events that may be about the page, in their order.
-    pub fn of<'a>(
-        violation: &ViolationEvent,
-        td: Option<&Known>,
-        events: impl Iterator<Item = &'a Event>,
-    ) -> Self {
+    /// Puts it together from events that may be about the page, in their order. Other TDs that were lent the frame belong
+    /// to it.
+    pub fn of(violation: &ViolationEvent, td: Option<&Known>, events: &[&Event]) -> Self {
         let mut subject = Subject::of(violation, td);
+        for event in events {
+            if let Event::Call(call) = event
+                && lends(call.call.leaf)
+                && call.call.pfn == violation.pfn
+                && subject.tds.iter().all(|td| td.tdr != call.call.tdr)
+            {
+                let tdr = call.call.tdr;
+                subject.tds.push(Span { id: 0, tdr, begun_ns: 0, ended_ns: u64::MAX });
+            }
+        }
         let mut life = Self::default();
         for event in events {
             if subject.part(event) == Part::Page {

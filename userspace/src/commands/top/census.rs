@@ -25,7 +25,8 @@ const REST: u32 = 200;
 /// Counts frames, for as long as it is kept.
 pub struct Counting {
     latest: Arc<Mutex<Option<Arc<Census>>>>,
-    wanted: Sender<Option<u16>>,
+    ask: Sender<Option<u16>>,
+    wanted: Option<u16>,
 }
 
 impl Counting {
@@ -36,7 +37,7 @@ impl Counting {
     pub fn begin(kernel: &Kernel) -> Result<Self, KernelError> {
         let reader = kernel.ledger_reader()?;
         let latest = Arc::new(Mutex::new(None));
-        let (wanted, asked) = channel();
+        let (ask, asked) = channel();
         let counted = Arc::clone(&latest);
         // Without the thread, nothing is counted, and all else goes on.
         let _ = thread::Builder::new().name("septwatch-count".to_owned()).spawn(move || {
@@ -52,13 +53,22 @@ impl Counting {
                 }
             }
         });
-        Ok(Self { latest, wanted })
+        Ok(Self { latest, ask, wanted: None })
     }
 
     /// Of the TD with this index a map is made from now on.
-    pub fn want(&self, index: Option<u16>) {
-        // A thread that could not be started counts nothing.
-        let _ = self.wanted.send(index);
+    pub fn want(&mut self, index: Option<u16>) {
+        if self.wanted != index {
+            self.wanted = index;
+            // A thread that could not be started counts nothing.
+            let _ = self.ask.send(index);
+        }
+    }
+
+    /// Whether the map that is wanted was made.
+    pub fn is_answered(&self) -> bool {
+        let latest = self.latest();
+        latest.is_some_and(|census| census.wanted == self.wanted)
     }
 
     /// What was counted last.

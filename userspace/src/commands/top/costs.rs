@@ -79,9 +79,9 @@ fn counters() -> Result<[Counter; 2], String> {
         (Ok(cycles), Ok(instructions)) => Ok([cycles, instructions]),
         // ENOENT: the host has none, as in a virtual machine without a PMU.
         (Err(error), _) | (_, Err(error)) if error.raw_os_error() == Some(libc::ENOENT) => {
-            Err("no counters".to_owned())
+            Err("this host has none".to_owned())
         }
-        (Err(error), _) | (_, Err(error)) => Err(format!("no counters: {error}")),
+        (Err(error), _) | (_, Err(error)) => Err(error.to_string()),
     }
 }
 

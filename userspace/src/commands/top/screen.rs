@@ -120,7 +120,7 @@ fn carry_out(
             turn.ui.tell(told);
         }
         Effect::Suspend => terminal.suspend()?,
-        Effect::Redraw => terminal.screen.clear()?,
+        Effect::Redraw => terminal.clear()?,
         Effect::SaveLayout => {
             let told = match file {
                 None => "not saved: neither XDG_CONFIG_HOME nor HOME says where to".to_owned(),

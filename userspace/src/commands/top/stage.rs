@@ -219,7 +219,7 @@ impl Stage {
                 tgid: state.tgid,
                 comm: state.comm.clone(),
             });
-            let story = Story::of(&event, td.as_ref(), self.stories.about(&event).into_iter());
+            let story = Story::of(&event, td.as_ref(), &self.stories.about(&event));
             self.numbered += 1;
             // What became of the frame belongs to what was said of it before.
             let (pfn, number) = (verdict.pfn, self.numbered);

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, BufWriter, IsTerminal as _},
+    io::{self, IsTerminal as _, Write},
     panic,
     sync::{
         Arc, Once,
@@ -26,8 +26,24 @@ use signal_hook::{
 
 use super::stderr;
 
-/// What the screen is written to.
-pub type Out = BufWriter<File>;
+/// What the screen is written to: frame by frame, and nothing once the terminal has been given back, such as the half of a
+/// frame that a panic left.
+pub struct Out {
+    bytes: Vec<u8>,
+    terminal: File,
+}
+
+impl Write for Out {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.bytes.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let written = if ON.load(Ordering::SeqCst) { self.terminal.write_all(&self.bytes) } else { Ok(()) };
+        self.bytes.clear();
+        written
+    }
+}
 
 /// How long it may take until a stop that was asked for comes.
 const STOP: Duration = Duration::from_millis(300);
@@ -84,7 +100,7 @@ impl Terminal {
         hook_panics();
         // Not through the lock of standard output, which others hold.
         let out = rustix::io::fcntl_dupfd_cloexec(io::stdout(), 3).map_err(io::Error::from)?;
-        let out = BufWriter::with_capacity(1 << 16, File::from(out));
+        let out = Out { bytes: Vec::new(), terminal: File::from(out) };
         let screen = ratatui::Terminal::new(CrosstermBackend::new(out))?;
         let mut terminal = Self { screen, mouse, ended, left, continued };
         terminal.enter()?;
@@ -127,12 +143,22 @@ impl Terminal {
         self.enter()
     }
 
+    /// Clears the screen: the next frame is drawn as a whole.
+    ///
+    /// # Errors
+    /// Of the terminal.
+    pub fn clear(&mut self) -> io::Result<()> {
+        // Not `clear`, which asks the terminal where the cursor is, and waits for the answer.
+        let size = self.screen.size()?;
+        self.screen.resize(size.into())
+    }
+
     fn enter(&mut self) -> io::Result<()> {
         // Whatever of it fails, the rest is to be undone.
         ON.store(true, Ordering::SeqCst);
         terminal::enable_raw_mode()?;
         write_out(self.mouse)?;
-        self.screen.clear()
+        self.clear()
     }
 }
 
@@ -196,7 +222,7 @@ fn to_terminal(mut bytes: &[u8]) -> io::Result<()> {
 ///
 /// # Errors
 /// Of the terminal.
-pub fn copy(out: &mut impl io::Write, text: &str) -> io::Result<()> {
+pub fn copy(out: &mut impl Write, text: &str) -> io::Result<()> {
     use base64::Engine as _;
     let text = base64::engine::general_purpose::STANDARD.encode(text);
     write!(out, "\x1b]52;c;{text}\x1b\\")?;

@@ -53,6 +53,8 @@ pub struct Watched<'a> {
     looked: Option<Instant>,
     /// Rows were made since the last scene.
     fresh: bool,
+    /// The map of the TD that is open is still being made.
+    waits: bool,
 }
 
 impl<'a> Watched<'a> {
@@ -81,6 +83,7 @@ impl<'a> Watched<'a> {
             published: Instant::now(),
             looked: None,
             fresh: false,
+            waits: false,
         };
         watched.stage.scene.about.phase = Phase::Running;
         watched.look(session, None)?;
@@ -141,7 +144,9 @@ impl<'a> Watched<'a> {
         let lent = facts.records.iter().map(|(_, td)| td.lent()).fold(0, u64::saturating_add);
         self.stage.step(facts.now_ns, facts.totals, lent);
         self.stage.rows(&facts);
-        self.counting.want(self.stage.wanted_index(&facts));
+        let wanted = self.stage.wanted_index(&facts);
+        self.counting.want(wanted);
+        self.waits = wanted.is_some() && !self.counting.is_answered();
         let host = &mut self.stage.scene.host;
         (host.vital, host.pages) = (Some(standing.vital), Some(standing.pages));
         (host.outside, host.unread) = (standing.counters.outside, standing.counters.unread);
@@ -216,7 +221,8 @@ impl Sink for Watched<'_> {
             self.answer(ask, session, guard.as_deref_mut())?;
             answered = true;
         }
-        if self.looked.is_none_or(|looked| looked.elapsed() >= LOOK) {
+        let is_due = self.looked.is_none_or(|looked| looked.elapsed() >= LOOK);
+        if is_due || self.waits && self.counting.is_answered() {
             self.look(session, guard)?;
         }
         if answered || self.published.elapsed() >= SCENE {

@@ -51,7 +51,7 @@ pub fn found(number: u64, violation: Violation, td: Option<u32>, time_ns: u64) -
             cause: None,
             failed: None,
             since_failed_ns: None,
-            window_ns: (number % 2 == 0).then_some(number * 1_000),
+            window_ns: number.is_multiple_of(2).then_some(number * 1_000),
             invalidation_ns: None,
             let_go: None,
             frames: 1,

@@ -207,13 +207,15 @@ impl Stage {
         let state = facts.model.tds.get(&id)?;
         let of_td = self.tds.get(&id)?;
         let did = self.activity.td(state.tdr).cloned().unwrap_or_default();
+        let index = self.wanted_index(facts);
+        let census = facts.census.as_ref().filter(|census| index.is_some() && census.wanted == index);
         let before = self.wanted_before.as_ref().filter(|(then, ..)| *then == id);
         let before = before.map(|(_, then_ns, calls)| (calls, facts.now_ns.saturating_sub(*then_ns)));
         let (key_freed_ns, lent_at_key_free) = of_td.key_freed.unzip();
         let until = of_td.states.partition_point(|states| states.time_ns <= facts.now_ns);
         Some(TdDetail {
             id,
-            grid: facts.census.as_ref().map(|census| census.grid.clone()).unwrap_or_default(),
+            grid: census.map(|census| census.grid.clone()).unwrap_or_default(),
             states: of_td.states[..until].to_vec(),
             leaves: leaves(&did.calls, &did.calls, before, None),
             added: did.added,

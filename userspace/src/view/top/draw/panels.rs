@@ -14,7 +14,7 @@ use crate::{
         lines::{headline, span},
         top::{
             columns::{age, bytes, name, rate},
-            scene::{Found, Overhead, Phase, Rates, Scene, TdRow},
+            scene::{Found, Overhead, Phase, Rates, Scene, Source, TdRow},
         },
     },
 };
@@ -170,7 +170,7 @@ pub fn own(scene: &Scene, look: &Look, width: u16) -> Vec<Line<'static>> {
         lines.extend(row("unseen", unseen, 2, look, width));
     }
     if let Some(overhead) = &host.overhead {
-        lines.extend(row("septwatch", cost(overhead, look), 2, look, width));
+        lines.extend(row("septwatch", cost(overhead, &scene.about.source, look), 2, look, width));
     }
     lines
 }
@@ -200,12 +200,13 @@ fn records(balance: &Balance, look: &Look) -> Vec<Span<'static>> {
 }
 
 /// What septwatch costs.
-fn cost(overhead: &Overhead, look: &Look) -> Vec<Span<'static>> {
+fn cost(overhead: &Overhead, source: &Source, look: &Look) -> Vec<Span<'static>> {
     let palette = look.palette;
     let plain = |text: String| Span::styled(text, palette.text);
     let quiet = |text: String| Span::styled(text, palette.quiet);
     let percent = |thousandths: f64| format!("{:.1} %", (thousandths / 10.0).clamp(0.0, 1e5));
-    let mut parts = vec![plain(format!("{} CPU", percent(overhead.agent)))];
+    let demo = if matches!(source, Source::Demo(_)) { " with the demo" } else { "" };
+    let mut parts = vec![plain(format!("{} CPU{demo}", percent(overhead.agent)))];
     parts.push(match overhead.programs {
         Some(programs) => plain(format!("programs {}", percent(programs))),
         None => quiet("programs -".to_owned()),

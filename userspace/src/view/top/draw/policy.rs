@@ -16,6 +16,9 @@ use crate::view::top::{
     ui::{Ui, View},
 };
 
+/// Lines of the audit trail that can be scrolled through: all of it is in its folder.
+const AUDIT: usize = 200;
+
 /// Draws the plan beside or above the policy.
 pub fn draw(pen: &mut Pen, place: Rect, scene: &Scene, ui: &mut Ui) {
     let palette = pen.look.palette;
@@ -131,7 +134,7 @@ fn policy(pen: &Pen, scene: &Scene) -> Vec<Line<'static>> {
         lines.push(Line::styled("  nothing so far", palette.quiet));
     }
     // The newest first: it is what one looks for.
-    lines.extend(policy.audit.iter().rev().map(|text| Line::raw(format!("  {text}"))));
+    lines.extend(policy.audit.iter().rev().take(AUDIT).map(|text| Line::raw(format!("  {text}"))));
     lines
 }
 

@@ -76,7 +76,8 @@ fn detail(pen: &mut Pen, place: Rect, scene: &Scene, row: &LeafRow, scroll: &mut
 fn statuses(pen: &Pen, scene: &Scene, row: &LeafRow, width: u16) -> Vec<Line<'static>> {
     let palette = pen.look.palette;
     let whole = row.calls() as f64;
-    let room = width.saturating_sub(60).min(20);
+    // Shorter bars tell nothing.
+    let room = width.checked_sub(60).filter(|room| *room >= 6).unwrap_or(0).min(20);
     let line = |count: u64, name: String, style: Style| {
         let share = if whole > 0.0 { count as f64 / whole * 100.0 } else { 0.0 };
         Line::from(vec![

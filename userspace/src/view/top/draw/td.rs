@@ -179,12 +179,15 @@ fn bars(pen: &Pen, values: &[f64], width: u16) -> String {
     buffer.content.iter().map(|cell| cell.symbol()).collect()
 }
 
-/// The worst state that any frame of these blocks is in.
+/// The worst state that any frame of these blocks is in, as an index into [`STATES`].
 fn worst(blocks: &[Block]) -> Option<usize> {
-    blocks
-        .iter()
-        .filter_map(|block| (0..STATES.len()).rev().find(|at| (STATES[*at].1)(&block.states) > 0))
-        .max()
+    // A bit for each state: a large TD has many blocks.
+    let seen = blocks.iter().fold(0u32, |seen, block| {
+        let States { mapped, blocked, removed, owned, violated, .. } = block.states;
+        let bits = [owned, mapped, removed, blocked, violated];
+        (0..).zip(bits).fold(seen, |seen, (at, count)| seen | u32::from(count > 0) << at)
+    });
+    seen.checked_ilog2().and_then(|at| usize::try_from(at).ok())
 }
 
 /// The map of guest frames, in at most so many rows with its heading and legend.
@@ -196,7 +199,8 @@ fn grid(pen: &Pen, grid: &Grid, width: u16, rows: u16) -> Vec<Line<'static>> {
     let what = if each == 1 { format!("a cell: {size}") } else { format!("a cell: {each} x {size}") };
     let mut lines = vec![section(pen, "Guest frames", &what, width)];
     if grid.blocks.is_empty() {
-        lines.push(Line::styled("none is lent", palette.quiet));
+        let why = if grid.each == 0 { "being counted" } else { "none is lent" };
+        lines.push(Line::styled(why, palette.quiet));
         return lines;
     }
     let mut spans = Vec::<Span>::new();
@@ -325,4 +329,30 @@ fn calls(pen: &Pen, scene: &Scene, detail: &TdDetail, width: u16) -> Vec<Line<'s
         );
     }
     lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_worst_state_wins() {
+        let block = |states| Block { gfn: 0, states };
+        let none = States::default();
+        let of = |states: &[States]| worst(&states.iter().copied().map(block).collect::<Vec<_>>());
+        assert_eq!(of(&[none]), None);
+        let one = |at: usize| match at {
+            0 => States { owned: 1, ..none },
+            1 => States { mapped: 1, ..none },
+            2 => States { removed: 1, ..none },
+            3 => States { blocked: 1, ..none },
+            _ => States { violated: 1, ..none },
+        };
+        for (at, (name, count)) in STATES.iter().enumerate() {
+            assert_eq!(count(&one(at)), 1, "{name}");
+            for less in 0..=at {
+                assert_eq!(of(&[one(less), none, one(at)]), Some(at), "{name}");
+            }
+        }
+    }
 }

@@ -9,7 +9,7 @@ use crate::view::top::{columns::Kind, examples, rows::table, scene::Scene};
 
 /// The rows that match, by their place.
 fn hits(text: &str, view: View, scene: &Scene) -> Vec<usize> {
-    let filter = Filter::parse(text, view).unwrap_or_else(|error| panic!("{text}: {error}"));
+    let filter = Filter::parse(text, view).map_err(|error| format!("{text}: {error}")).unwrap();
     let table = table(view, scene).unwrap();
     (0..table.len()).filter(|row| filter.matches(&*table, *row)).collect()
 }
