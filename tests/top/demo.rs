@@ -43,7 +43,7 @@ fn every_view_of_the_demo() {
         ("2", "HKID"),
         ("enter", "Guest frames"),
         ("3", "CONFIDENCE"),
-        ("enter", "kernel stack"),
+        ("enter", "Kernel stack"),
         ("4", "TDH.MEM.PAGE.AUG"),
         ("5", "HOOK"),
         ("6", "WHAT"),
@@ -85,7 +85,7 @@ fn a_signal_detaches_everything_and_gives_the_terminal_back() {
         let objects = Objects::of(top.terminal.pid());
         assert!(objects.programs.len() > 16 && objects.links.len() > 30, "{objects:?}");
         top.terminal.signal(signal).unwrap();
-        top.ends(130);
+        top.ends(0);
         objects.must_go();
     }
 }

@@ -17,7 +17,7 @@ const VIEWS: [(&str, &[&str]); 6] = [
     ("1", &["7 violations", "Lent memory", "teardown-leak", "7.3.4"]),
     ("2", &["lab-vmm", "bugged", "gone", "HKID"]),
     ("3", &["freed-while-blocked", "zap-failed", "map-failed", "teardown-leak", "vm-bugged", "0x674c"]),
-    ("4", &["TDH.MEM.PAGE.REMOVE", "TDX_OPERAND_BUSY", "TDX_PAGE_METADATA_INCORRECT"]),
+    ("4", &["TDH.MEM.PAGE.REMOVE", "CALLS/s", "TDX_TD_ASSOCIATED_PAGES_EXIST"]),
     ("5", &["tdh_mem_page_remove", "fexit", "freed-while-mapped"]),
     ("6", &["TD 1 created", "zap-failed [certain]", "TD 2"]),
 ];
@@ -47,8 +47,8 @@ fn a_td_opens() {
     binary!();
     let mut top = Top::golden(WIDE);
     top.press("2").sees("HKID").press("enter");
-    top.misses("gone").sees("Guest frames").sees("TDH.MEM.PAGE.REMOVE").sees("lab-vmm");
-    top.press("esc").sees("gone");
+    top.sees("Guest frames").sees("TDH.MEM.PAGE.REMOVE").sees("lab-vmm").misses("STATE");
+    top.press("esc").sees("STATE").misses("Guest frames");
     top.press("q").ends(1);
 }
 
@@ -57,7 +57,7 @@ fn a_violation_opens_with_the_life_of_its_frame_and_its_stacks() {
     binary!();
     let mut top = Top::golden(WIDE);
     top.press("3 f").terminal.type_text("freed-while-blocked").unwrap();
-    top.press("enter").misses("search").press("enter");
+    top.press("enter").sees("Violation 3 ").press("enter").misses("CONFIDENCE");
     for words in [
         "freed-while-blocked",
         "TDX_OPERAND_BUSY",
@@ -81,11 +81,8 @@ fn a_filter_leaves_what_fits_and_a_wrong_one_loses_nothing() {
     top.press("3 /").terminal.type_text("violation=zap-failed").unwrap();
     top.press("enter").misses("map-failed").sees("zap-failed").sees("0x674c");
     let left = top.still();
-    assert_eq!(
-        left.lines().filter(|line| line.contains("TD 1") || line.contains("0x674c")).count(),
-        1,
-        "{left}"
-    );
+    let number = |line: &str| line.chars().take(8).collect::<String>().trim().parse::<u64>();
+    assert_eq!(left.lines().filter_map(|line| number(line).ok()).collect::<Vec<_>>(), [1], "{left}");
     top.press("esc").sees("map-failed");
     // What cannot be understood is said while it is typed, and nothing is left out because of it.
     top.press("/").terminal.type_text("colour=red").unwrap();
@@ -125,7 +122,7 @@ fn the_help_has_every_key() {
     binary!();
     let mut top = Top::golden(WIDE);
     top.press("?");
-    for words in ["next view", "pgdn", "ctrl-z", "copy the violation's report", "to the violation before"] {
+    for words in ["next view", "pgdn", "ctrl-z", "copy the violation's report", "to the violation"] {
         top.sees(words);
     }
     top.press("?").misses("next view");
@@ -139,9 +136,9 @@ fn a_recording_is_gone_through_in_time() {
     top.press("{").misses("7 violations").sees("all clear");
     top.press("]").sees("1 violation");
     top.press("]").sees("2 violations");
-    top.press("[").sees("1 violation").misses("2 violations");
-    top.press("t").terminal.type_text("0.5s").unwrap();
-    top.press("enter").sees("5 violations").misses("6 violations");
+    top.press("[").sees("353.5 ms back").press("[").sees("404.1 ms back").sees("1 violation:");
+    top.press("t").terminal.type_text("-250ms").unwrap();
+    top.press("enter").sees("3 violations").sees("250.0 ms back");
     // Half as fast as it happened, from the begin: it arrives at the end by itself.
     top.press("{").sees("all clear").press("space").sees("▶").sees("7 violations");
     top.press("{").sees("all clear").press("}").sees("7 violations");
@@ -173,7 +170,7 @@ fn a_mouse_chooses_tabs_and_rows() {
 fn a_report_is_copied_and_saved() {
     binary!();
     let mut top = Top::golden(WIDE);
-    top.press("3 y").sees("copied");
+    top.press("3").sees("CONFIDENCE").press("y").sees("copied, if");
     let copied = top.terminal.output().clipboard().unwrap().to_vec();
     let copied = base64::engine::general_purpose::STANDARD.decode(copied).unwrap();
     let copied = String::from_utf8(copied).unwrap();
@@ -193,7 +190,7 @@ fn a_report_is_copied_and_saved() {
 fn the_layout_is_kept() {
     binary!();
     let mut top = Top::golden(WIDE);
-    top.press("3 s W").sees("saved");
+    top.press("3 s W").sees("saved: ");
     let saved = fs::read_to_string(top.config()).unwrap();
     assert!(saved.contains("violations"), "{saved}");
     top.press("q").ends(1);

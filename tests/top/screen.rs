@@ -106,6 +106,11 @@ impl Top {
         let status = self.terminal.wait().unwrap();
         assert_eq!(status.code(), Some(code), "{status}: {}", self.terminal.text());
         assert_eq!(self.terminal.modes().unwrap(), *self.terminal.before());
-        assert_eq!(self.terminal.output().unknown(), [""; 0], "sequences that few terminals know");
+        let output = self.terminal.output();
+        // Two of crossterm's: the colour of an underline, and an old way to tell of the mouse that is switched off.
+        let known = ["CSI  [[59]] m", "CSI ? [[1015]] l"];
+        let unknown: Vec<_> = output.unknown().iter().filter(|one| !known.contains(&one.as_str())).collect();
+        assert!(unknown.is_empty(), "sequences that few terminals know: {unknown:?}");
+        assert_eq!(output.asked(), 0, "it waits for the terminal's answers");
     }
 }

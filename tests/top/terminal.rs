@@ -22,7 +22,8 @@ fn signals_give_the_terminal_back() {
         );
         assert_ne!(taken.line, top.terminal.before().line);
         top.terminal.signal(signal).unwrap();
-        top.ends(130);
+        // As after q: the recording has violations.
+        top.ends(1);
     }
 }
 
@@ -129,6 +130,4 @@ fn noise_on_standard_error_is_in_the_log_and_not_across_the_screen() {
     top.press("1").sees("Lent memory");
     assert_eq!(top.still(), shown);
     top.press("q").ends(1);
-    // On a terminal, a person sees it afterwards.
-    top.sees("some library complains");
 }

@@ -39,7 +39,7 @@ const SHOTS: &[Shot] = &[
     Shot { name: "tds", title: "septwatch top: TDs", keys: "2", shows: "HKID" },
     Shot { name: "td", title: "septwatch top: a TD", keys: "enter", shows: "Guest frames" },
     Shot { name: "violations", title: "septwatch top: violations", keys: "3", shows: "CONFIDENCE" },
-    Shot { name: "violation", title: "septwatch top: a violation", keys: "enter", shows: "kernel stack" },
+    Shot { name: "violation", title: "septwatch top: a violation", keys: "enter", shows: "Kernel stack" },
     Shot { name: "seamcalls", title: "septwatch top: SEAMCALLs", keys: "4", shows: "latency" },
     Shot { name: "policy", title: "septwatch top: hooks and policy", keys: "5", shows: "HOOK" },
     Shot { name: "log", title: "septwatch top: log", keys: "6", shows: "WHAT" },

@@ -28,8 +28,6 @@ pub struct Output {
     /// When the last came.
     pub last_byte: Instant,
     begun: Instant,
-    /// The other end is closed.
-    pub(crate) closed: bool,
 }
 
 /// What the emulator says beside the screen.
@@ -46,14 +44,20 @@ struct Seen {
 impl Output {
     pub(crate) fn new(columns: u16, rows: u16) -> Self {
         let begun = Instant::now();
-        let seen = Seen { begun, frames: Frames::default(), clipboard: None, answers: Vec::new(), asked: 0, unknown: Vec::new() };
+        let seen = Seen {
+            begun,
+            frames: Frames::default(),
+            clipboard: None,
+            answers: Vec::new(),
+            asked: 0,
+            unknown: Vec::new(),
+        };
         Self {
             parser: Parser::new_with_callbacks(size(rows), size(columns), 0, seen),
             bytes: Vec::new(),
             first_byte: None,
             last_byte: begun,
             begun,
-            closed: false,
         }
     }
 
@@ -111,7 +115,14 @@ impl Callbacks for Seen {
         self.clipboard = Some(data.to_vec());
     }
 
-    fn unhandled_csi(&mut self, screen: &mut Screen, i1: Option<u8>, i2: Option<u8>, params: &[&[u16]], c: char) {
+    fn unhandled_csi(
+        &mut self,
+        screen: &mut Screen,
+        i1: Option<u8>,
+        i2: Option<u8>,
+        params: &[&[u16]],
+        c: char,
+    ) {
         match (i1, params, c) {
             (Some(b'?'), [[2026]], 'h') => self.frames.open = true,
             (Some(b'?'), [[2026]], 'l') => {

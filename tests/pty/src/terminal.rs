@@ -231,14 +231,19 @@ impl Terminal {
         mut look: impl FnMut(&Output) -> Option<T>,
     ) -> Result<T> {
         let start = Instant::now();
+        let mut gone = None;
         loop {
             // Looked at before, as it may write more before it ends.
             let ended = self.child.try_wait().map_err(system("cannot wait for it"))?;
             if let Some(found) = look(&self.output()) {
                 return Ok(found);
             }
-            let quiet = self.output().last_byte.elapsed() >= QUIET;
-            if start.elapsed() >= within || (ended.is_some() && quiet) {
+            if ended.is_some() {
+                gone.get_or_insert_with(Instant::now);
+            }
+            // What it wrote last may still be on its way.
+            let last = gone.map(|gone| gone.max(self.output().last_byte));
+            if start.elapsed() >= within || last.is_some_and(|last| last.elapsed() >= QUIET) {
                 return Err(PtyError::Late {
                     command: self.command.clone(),
                     what: what.to_owned(),
@@ -299,7 +304,8 @@ impl Terminal {
         let start = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().map_err(system("cannot wait for it"))? {
-                while self.output().last_byte.elapsed() < QUIET && !self.output().closed {
+                let gone = Instant::now();
+                while self.output().last_byte.max(gone).elapsed() < QUIET {
                     thread::sleep(LOOK);
                 }
                 return Ok(status);
@@ -365,7 +371,6 @@ fn read(pty: &Pty, output: &Mutex<Output>) {
         // Where it cannot be written, nobody waits for it any more.
         let _ = pty.write_all(&answer);
     }
-    lock(output).closed = true;
 }
 
 fn modes(pts: &Pts, screen: &Screen) -> Result<Modes> {
