@@ -3,6 +3,7 @@
 
 mod recording;
 mod trace_cmd;
+mod view;
 
 use std::fs;
 use std::path::PathBuf;
@@ -19,6 +20,8 @@ use crate::lab;
 pub enum Task {
     /// Recordings: loss, size, replay; side by side with trace-cmd.
     Recording(recording::Options),
+    /// `septwatch top`: first frame, CPU while nothing happens, and with a storm behind it; drawing of a huge host.
+    View(view::Options),
 }
 
 /// Does it.
@@ -26,8 +29,10 @@ pub enum Task {
 /// # Errors
 /// Something that is needed cannot be had, or what is measured fails.
 pub fn run(task: Task) -> Result<ExitCode> {
-    let Task::Recording(options) = task;
-    let rows = recording::run(&options)?;
+    let (name, rows) = match task {
+        Task::Recording(options) => ("recording", recording::run(&options)?),
+        Task::View(options) => ("view", view::run(&options)?),
+    };
     println!();
     println!("{:<58} {:>22} {:>14}", "what", "measured", "limit");
     for Row { what, value, unit, limit } in &rows {
@@ -38,7 +43,7 @@ pub fn run(task: Task) -> Result<ExitCode> {
         let broken = if rows_limit(*value, *limit) { "" } else { "  BROKEN" };
         println!("{what:<58} {:>22} {bound:>14}{broken}", format!("{} {unit}", figure(*value)));
     }
-    write("recording", &rows)?;
+    write(name, &rows)?;
     let holds = rows.iter().all(|row| rows_limit(row.value, row.limit));
     Ok(if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

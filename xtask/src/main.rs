@@ -10,6 +10,7 @@ mod cache;
 mod ci;
 mod lab;
 mod run;
+mod screens;
 mod setup;
 mod step;
 mod test;
@@ -49,6 +50,8 @@ enum Task {
     /// Measure, and print a table.
     #[command(subcommand)]
     Bench(bench::Task),
+    /// Walk through `septwatch top --demo`, and draw each of its screens into `userspace/screens`.
+    Screens,
     /// Check licences, doubles, sources and advisories of all dependencies, from Cargo.lock.
     Audit,
     /// Everything that must hold before a change goes in: format, audit, lints, docs, tests.
@@ -82,6 +85,7 @@ fn perform(task: Task) -> Result<ExitCode> {
         Task::Test(options) => return test::run(&options),
         Task::Lab(task) => return lab::run(task),
         Task::Bench(task) => return bench::run(task),
+        Task::Screens => screens::run()?,
         Task::Audit => audit::run()?,
         Task::Ci => return ci::run(),
     }

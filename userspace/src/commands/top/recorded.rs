@@ -197,8 +197,10 @@ impl Recorded<'_> {
                 Err(RecvTimeoutError::Timeout) => self.play(),
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             }
-            for line in self.feed.take_lines() {
-                self.stage.note(self.now_ns, line);
+            let lines = self.feed.take_lines();
+            if !lines.is_empty() {
+                lines.into_iter().for_each(|line| self.stage.note(self.now_ns, line));
+                self.show();
             }
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! The terminal: taken for the screen, and given back as it was, whatever happens.
 
 use std::{
+    env,
     fs::File,
     io::{self, IsTerminal as _, Write},
     panic,
@@ -57,6 +58,9 @@ pub enum TerminalError {
     /// There is none.
     #[error("{0} is no terminal: --once and --json print what a view shows")]
     None(&'static str),
+    /// It can only go on, line after line.
+    #[error("a terminal of the kind `dumb` cannot show this: --once and --json print what a view shows")]
+    Dumb,
     /// It does not do as it is told.
     #[error("the terminal: {0}")]
     Io(#[from] io::Error),
@@ -76,11 +80,15 @@ pub struct Terminal {
 /// Whether there is a terminal to read keys from and to draw on.
 ///
 /// # Errors
-/// [`TerminalError::None`]
+/// [`TerminalError::None`], [`TerminalError::Dumb`]
 pub fn check() -> Result<(), TerminalError> {
     let ends =
         [(io::stdin().is_terminal(), "standard input"), (io::stdout().is_terminal(), "standard output")];
-    ends.into_iter().find(|end| !end.0).map_or(Ok(()), |end| Err(TerminalError::None(end.1)))
+    match ends.into_iter().find(|end| !end.0) {
+        Some((_, end)) => Err(TerminalError::None(end)),
+        None if env::var_os("TERM").is_some_and(|term| term == "dumb") => Err(TerminalError::Dumb),
+        None => Ok(()),
+    }
 }
 
 impl Terminal {

@@ -8,7 +8,7 @@ pub mod draw;
 #[cfg(test)]
 mod examples;
 pub mod filter;
-#[cfg(test)]
+#[cfg(any(test, feature = "fixtures"))]
 pub mod fixtures;
 mod input;
 pub mod json;

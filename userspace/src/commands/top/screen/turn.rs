@@ -79,6 +79,10 @@ impl<'a> Turn<'a> {
     /// Does what an event from the terminal says.
     pub fn event(&mut self, event: Event) -> Effect {
         let (ui, scene) = (&mut self.ui, &self.scene);
+        // Keys can come faster than frames: each finds the rows that the one before has left.
+        if self.changed {
+            rows::arrange(ui, scene);
+        }
         let effect = match event {
             Event::Key(key) if key.kind != KeyEventKind::Release => act::key(ui, scene, self.keys, key),
             Event::Mouse(mouse) if mouse.kind != MouseEventKind::Moved => act::mouse(ui, scene, mouse),

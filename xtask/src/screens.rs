@@ -1,0 +1,98 @@
+//! Pictures of `septwatch top`, from the real binary: every view of the demo, and what opens in it.
+
+mod svg;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use rustix::process::Signal;
+use septwatch_pty::Terminal;
+
+use crate::{build, setup};
+
+/// How long anything may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long the demo runs before the first picture: charts are to have something to show.
+const SOME_TIME: Duration = Duration::from_secs(45);
+/// A picture must be shown fast, and lie in git.
+const LARGEST: usize = 60 << 10;
+
+/// One picture.
+struct Shot {
+    /// Name of its file.
+    name: &'static str,
+    /// What it shows.
+    title: &'static str,
+    /// Keys that lead to it from the one before.
+    keys: &'static str,
+    /// What is on it then.
+    shows: &'static str,
+}
+
+const SHOTS: &[Shot] = &[
+    Shot { name: "overview", title: "septwatch top: overview", keys: "1", shows: "Last violations" },
+    Shot { name: "tds", title: "septwatch top: TDs", keys: "2", shows: "HKID" },
+    Shot { name: "td", title: "septwatch top: a TD", keys: "enter", shows: "Guest frames" },
+    Shot { name: "violations", title: "septwatch top: violations", keys: "3", shows: "CONFIDENCE" },
+    Shot { name: "violation", title: "septwatch top: a violation", keys: "enter", shows: "Kernel stack" },
+    Shot { name: "seamcalls", title: "septwatch top: SEAMCALLs", keys: "4", shows: "latency" },
+    Shot { name: "policy", title: "septwatch top: hooks and policy", keys: "5", shows: "HOOK" },
+    Shot { name: "log", title: "septwatch top: log", keys: "6", shows: "WHAT" },
+    Shot { name: "help", title: "septwatch top: help", keys: "?", shows: "next view" },
+];
+
+/// `septwatch top` with these arguments, without the person's own configuration.
+pub fn top(septwatch: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(septwatch);
+    command.arg("top").args(arguments).env("XDG_CONFIG_HOME", "/nonexistent");
+    command
+}
+
+/// A recording that is in the tree.
+pub fn recording() -> PathBuf {
+    tree().join("tests/golden/lab-7.3-zap-failed-remove.swt")
+}
+
+fn tree() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// Makes all pictures.
+///
+/// # Errors
+/// The demo cannot run here, or a view does not come.
+pub fn run() -> Result<()> {
+    setup::for_building()?;
+    setup::for_running()?;
+    let septwatch = build::septwatch()?;
+    let folder = tree().join("userspace/screens");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    walk(&septwatch, (120, 36), &folder, "", SHOTS)?;
+    // As small as a terminal is, unless somebody drags it.
+    walk(&septwatch, (80, 24), &folder, "-80x24", &SHOTS[..1])
+}
+
+fn walk(septwatch: &Path, size: (u16, u16), folder: &Path, suffix: &str, shots: &[Shot]) -> Result<()> {
+    let mut command = top(septwatch, &["--demo", "--seed", "7"]);
+    command.env("COLORTERM", "truecolor");
+    let mut terminal = Terminal::start(command, size.0, size.1)?;
+    terminal.wait_for("freed-while-mapped", PATIENCE)?;
+    std::thread::sleep(SOME_TIME);
+    for Shot { name, title, keys, shows } in shots {
+        terminal.send(keys)?;
+        terminal.wait_for(shows, PATIENCE).with_context(|| format!("{name} is not as it should be"))?;
+        let picture = svg::picture(&terminal.screen(), title);
+        ensure!(picture.len() <= LARGEST, "{name} is {} bytes", picture.len());
+        let path = folder.join(format!("{name}{suffix}.svg"));
+        fs::write(&path, &picture).with_context(|| format!("cannot write {}", path.display()))?;
+        println!("{}: {} KiB", path.display(), picture.len().div_ceil(1024));
+    }
+    terminal.signal(Signal::TERM)?;
+    terminal.wait()?;
+    Ok(())
+}
