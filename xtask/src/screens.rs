@@ -19,6 +19,8 @@ use crate::{build, setup};
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long the demo runs before the first picture: charts are to have something to show.
 const SOME_TIME: Duration = Duration::from_secs(45);
+/// Between two keys.
+const KEY: Duration = Duration::from_millis(400);
 /// A picture must be shown fast, and lie in git.
 const LARGEST: usize = 60 << 10;
 
@@ -28,22 +30,27 @@ struct Shot {
     name: &'static str,
     /// What it shows.
     title: &'static str,
-    /// Keys that lead to it from the one before.
-    keys: &'static str,
+    /// Keys that lead to it from the one before; what is typed begins with a quotation mark.
+    keys: &'static [&'static str],
     /// What is on it then.
     shows: &'static str,
 }
 
 const SHOTS: &[Shot] = &[
-    Shot { name: "overview", title: "septwatch top: overview", keys: "1", shows: "Last violations" },
-    Shot { name: "tds", title: "septwatch top: TDs", keys: "2", shows: "HKID" },
-    Shot { name: "td", title: "septwatch top: a TD", keys: "enter", shows: "Guest frames" },
-    Shot { name: "violations", title: "septwatch top: violations", keys: "3", shows: "CONFIDENCE" },
-    Shot { name: "violation", title: "septwatch top: a violation", keys: "enter", shows: "Kernel stack" },
-    Shot { name: "seamcalls", title: "septwatch top: SEAMCALLs", keys: "4", shows: "latency" },
-    Shot { name: "policy", title: "septwatch top: hooks and policy", keys: "5", shows: "HOOK" },
-    Shot { name: "log", title: "septwatch top: log", keys: "6", shows: "WHAT" },
-    Shot { name: "help", title: "septwatch top: help", keys: "?", shows: "next view" },
+    Shot { name: "overview", title: "septwatch top: overview", keys: &["1"], shows: "Last violations" },
+    Shot { name: "tds", title: "septwatch top: TDs", keys: &["2"], shows: "finalized" },
+    Shot { name: "td", title: "septwatch top: a TD", keys: &["enter"], shows: "Guest frames" },
+    Shot { name: "violations", title: "septwatch top: violations", keys: &["3"], shows: "VIOLATION" },
+    Shot {
+        name: "violation",
+        title: "septwatch top: a violation",
+        keys: &["f", "\"freed-while-blocked", "enter", "enter"],
+        shows: "Life of the frame",
+    },
+    Shot { name: "seamcalls", title: "septwatch top: SEAMCALLs", keys: &["4"], shows: "latency" },
+    Shot { name: "policy", title: "septwatch top: hooks and policy", keys: &["5"], shows: "HOOK" },
+    Shot { name: "log", title: "septwatch top: log", keys: &["6"], shows: "WHAT" },
+    Shot { name: "help", title: "septwatch top: help", keys: &["?"], shows: "next view" },
 ];
 
 /// `septwatch top` with these arguments, without the person's own configuration.
@@ -81,10 +88,18 @@ fn walk(septwatch: &Path, size: (u16, u16), folder: &Path, suffix: &str, shots: 
     let mut command = top(septwatch, &["--demo", "--seed", "7"]);
     command.env("COLORTERM", "truecolor");
     let mut terminal = Terminal::start(command, size.0, size.1)?;
-    terminal.wait_for("freed-while-mapped", PATIENCE)?;
+    // The tab counts them.
+    terminal.wait_for("3 Violations (", PATIENCE)?;
     std::thread::sleep(SOME_TIME);
     for Shot { name, title, keys, shows } in shots {
-        terminal.send(keys)?;
+        for key in *keys {
+            match key.strip_prefix('"') {
+                Some(text) => terminal.type_text(text)?,
+                None => terminal.send(key)?,
+            }
+            // Nobody types so fast that what comes of a key is not seen.
+            std::thread::sleep(KEY);
+        }
         terminal.wait_for(shows, PATIENCE).with_context(|| format!("{name} is not as it should be"))?;
         let picture = svg::picture(&terminal.screen(), title);
         ensure!(picture.len() <= LARGEST, "{name} is {} bytes", picture.len());
