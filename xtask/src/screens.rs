@@ -39,7 +39,7 @@ struct Shot {
 const SHOTS: &[Shot] = &[
     Shot { name: "overview", title: "septwatch top: overview", keys: &["1"], shows: "Last violations" },
     Shot { name: "tds", title: "septwatch top: TDs", keys: &["2"], shows: "finalized" },
-    Shot { name: "td", title: "septwatch top: a TD", keys: &["enter"], shows: "Guest frames" },
+    Shot { name: "td", title: "septwatch top: a TD", keys: &["enter"], shows: "■■■" },
     Shot { name: "violations", title: "septwatch top: violations", keys: &["3"], shows: "VIOLATION" },
     Shot {
         name: "violation",

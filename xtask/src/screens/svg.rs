@@ -58,8 +58,8 @@ pub fn picture(screen: &Screen, title: &str) -> String {
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {} {}\" width=\"{}\" height=\"{}\" role=\"img\">\n\
          <title>{}</title>\n\
-         <style>text{{font:{SIZE}px ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono','Liberation Mono',\
-         monospace;white-space:pre}}.b{{font-weight:bold}}.u{{text-decoration:underline}}</style>\n\
+         <style>text{{font-family:'DejaVu Sans Mono',Menlo,Consolas,'Liberation Mono',monospace;\
+         font-size:{SIZE}px;white-space:pre}}.b{{font-weight:bold}}.u{{text-decoration:underline}}</style>\n\
          <rect width=\"100%\" height=\"100%\" rx=\"8\" fill=\"{}\"/>\n",
         px(width),
         px(height),
