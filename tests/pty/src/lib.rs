@@ -2,14 +2,16 @@
 //! behind it. For tests, pictures and measurements of `septwatch top`.
 
 mod keys;
+mod modes;
 mod output;
 mod process;
 mod terminal;
 
 pub use keys::{Mouse, bytes};
+pub use modes::{Line, Modes};
 pub use output::{Frames, Output};
 pub use process::{Used, cpu, threads};
-pub use terminal::{Modes, Terminal};
+pub use terminal::Terminal;
 pub use vt100::{Cell, Color, MouseProtocolMode, Screen};
 
 use std::{fmt, io, time::Duration};

@@ -12,13 +12,10 @@ use pty_process::{
     Size,
     blocking::{self, Pts, Pty},
 };
-use rustix::{
-    process::{Pid, Signal, kill_process},
-    termios::{Termios, tcgetattr},
-};
-use vt100::{MouseProtocolMode, Screen};
+use rustix::process::{Pid, Signal, kill_process};
+use vt100::Screen;
 
-use crate::{Mouse, Output, PtyError, Result, bytes, system};
+use crate::{Modes, Mouse, Output, PtyError, Result, bytes, system};
 
 /// How often something that must happen is looked for.
 const LOOK: Duration = Duration::from_millis(1);
@@ -26,45 +23,6 @@ const LOOK: Duration = Duration::from_millis(1);
 const QUIET: Duration = Duration::from_millis(150);
 /// How long a program may take to end.
 const END: Duration = Duration::from_secs(60);
-
-/// In which state a program has left the terminal.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Modes {
-    /// What termios(3) has.
-    pub line: Line,
-    /// The alternate screen is shown.
-    pub alternate_screen: bool,
-    /// The cursor is hidden.
-    pub hidden_cursor: bool,
-    /// What is pasted comes with marks around it.
-    pub bracketed_paste: bool,
-    /// The mouse is reported.
-    pub mouse: bool,
-    /// Keys of the keypad and arrows come as others.
-    pub application: bool,
-    /// Colours or other attributes are on.
-    pub attributes: bool,
-}
-
-/// What the line discipline does.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Line {
-    flags: [u32; 4],
-    /// Control characters and times, as they are shown.
-    special: String,
-}
-
-impl Line {
-    fn of(termios: &Termios) -> Self {
-        let flags = [
-            termios.input_modes.bits(),
-            termios.output_modes.bits(),
-            termios.control_modes.bits(),
-            termios.local_modes.bits(),
-        ];
-        Self { flags, special: format!("{:?}", termios.special_codes) }
-    }
-}
 
 /// A program in a terminal. Dropping it kills the program.
 pub struct Terminal {
@@ -84,20 +42,7 @@ impl Terminal {
     ///
     /// # Errors
     /// There is no terminal, or no such program.
-    pub fn start(command: Command, columns: u16, rows: u16) -> Result<Self> {
-        Self::start_with(command, columns, rows, |command| command)
-    }
-
-    /// The same, with a last word on where the program's standard streams lead.
-    ///
-    /// # Errors
-    /// As [`Self::start`].
-    pub fn start_with(
-        mut command: Command,
-        columns: u16,
-        rows: u16,
-        streams: impl FnOnce(blocking::Command) -> blocking::Command,
-    ) -> Result<Self> {
+    pub fn start(mut command: Command, columns: u16, rows: u16) -> Result<Self> {
         let told = format!("{command:?}");
         let own: Vec<_> = command.get_envs().map(|(name, _)| name.to_owned()).collect();
         for (name, value) in [("TERM", "xterm-256color"), ("LC_ALL", "C.UTF-8")] {
@@ -116,7 +61,7 @@ impl Terminal {
         pty.resize(Size::new(rows, columns)).map_err(no_terminal)?;
         let pty = Arc::new(pty);
         let output = Arc::new(Mutex::new(Output::new(columns, rows)));
-        let before = modes(&pts, lock(&output).screen())?;
+        let before = Modes::of(&pts, lock(&output).screen())?;
         let reader = thread::Builder::new().name("terminal".to_owned());
         let reader = reader.spawn({
             let (pty, output) = (Arc::clone(&pty), Arc::clone(&output));
@@ -124,7 +69,7 @@ impl Terminal {
         });
         let reader = reader.map_err(system("no thread"))?;
         lock(&output).begin(Instant::now());
-        let child = streams(command.into()).spawn_borrowed(&pts);
+        let child = blocking::Command::from(command).spawn_borrowed(&pts);
         let child = child.map_err(|error| system(told.as_str())(as_io(error)))?;
         Ok(Self { command: told, child, pty, pts: Some(pts), output, reader: Some(reader), before })
     }
@@ -147,11 +92,6 @@ impl Terminal {
     /// The screen as text: a line for each row, without spaces at their ends.
     pub fn text(&self) -> String {
         text(self.output().screen())
-    }
-
-    /// A row as text, counted from 0.
-    pub fn line(&self, row: u16) -> String {
-        self.text().lines().nth(usize::from(row)).unwrap_or_default().to_owned()
     }
 
     /// Where a text stands: column and row of its first cell.
@@ -334,7 +274,7 @@ impl Terminal {
     /// The terminal is gone.
     pub fn modes(&self) -> Result<Modes> {
         match &self.pts {
-            Some(pts) => modes(pts, self.output().screen()),
+            Some(pts) => Modes::of(pts, self.output().screen()),
             None => Ok(self.before.clone()),
         }
     }
@@ -371,24 +311,6 @@ fn read(pty: &Pty, output: &Mutex<Output>) {
         // Where it cannot be written, nobody waits for it any more.
         let _ = pty.write_all(&answer);
     }
-}
-
-fn modes(pts: &Pts, screen: &Screen) -> Result<Modes> {
-    let termios = tcgetattr(pts).map_err(system("termios"))?;
-    Ok(Modes {
-        line: Line::of(&termios),
-        alternate_screen: screen.alternate_screen(),
-        hidden_cursor: screen.hide_cursor(),
-        bracketed_paste: screen.bracketed_paste(),
-        mouse: screen.mouse_protocol_mode() != MouseProtocolMode::None,
-        application: screen.application_cursor() || screen.application_keypad(),
-        attributes: screen.fgcolor() != vt100::Color::Default
-            || screen.bgcolor() != vt100::Color::Default
-            || screen.bold()
-            || screen.dim()
-            || screen.underline()
-            || screen.inverse(),
-    })
 }
 
 fn text(screen: &Screen) -> String {
