@@ -84,8 +84,11 @@ pub fn run(options: &Options) -> Result<Vec<Row>> {
         Row::new("  written to the terminal", seen.bytes / 1024.0, "KiB/s"),
         Row::new("  CPU, all threads with the demo's own", seen.all, "% of a core"),
     ]);
-    for (thread, used) in &seen.threads {
-        rows.push(Row::new(format!("    thread {thread}"), *used, "% of a core"));
+    // The demo's own threads come and go with its storms.
+    for (what, name) in [("draws", "septwatch"), ("watches", "septwatch-sourc")] {
+        if let Some((_, used)) = seen.threads.iter().find(|(thread, _)| thread == name) {
+            rows.push(Row::new(format!("    of it the thread that {what}"), *used, "% of a core"));
+        }
     }
     rows.extend(drawing()?);
     println!("\nof itself, septwatch says: {}", told.overhead);

@@ -56,7 +56,7 @@ pub fn picture(screen: &Screen, title: &str) -> String {
     }
     let (width, height) = (x(columns) + MARGIN, y(rows) + MARGIN);
     let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {} {}\" width=\"{}\" height=\"{}\" role=\"img\">\n\
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" xml:space=\"preserve\" viewBox=\"0 0 {} {}\" width=\"{}\" height=\"{}\" role=\"img\">\n\
          <title>{}</title>\n\
          <style>text{{font-family:'DejaVu Sans Mono',Menlo,Consolas,'Liberation Mono',monospace;\
          font-size:{SIZE}px;white-space:pre}}.b{{font-weight:bold}}.u{{text-decoration:underline}}</style>\n\
