@@ -31,7 +31,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let scene = fixtures::huge();
     let look = Look { palette: Palette::new(Theme::Even, Depth::True), symbols: Symbols::unicode() };
     for (columns, rows) in [(80, 24), (250, 70)] {
-        let viewport = Viewport::Fixed(Rect::new(0, 0, columns, rows));
+        let area = Rect::new(0, 0, columns, rows);
+        let viewport = Viewport::Fixed(area);
         let mut terminal =
             Terminal::with_options(CrosstermBackend::new(io::sink()), TerminalOptions { viewport })?;
         let mut slowest = (Duration::ZERO, String::new());
@@ -39,7 +40,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             let mut times = Vec::with_capacity(FRAMES);
             for _ in 0..FRAMES {
                 // Everything is drawn, not only what changed.
-                terminal.clear()?;
+                terminal.resize(area)?;
                 let start = Instant::now();
                 rows::arrange(&mut case.ui, &scene);
                 terminal.draw(|frame| draw(frame, &scene, &mut case.ui, &look, &[]))?;
