@@ -1,8 +1,9 @@
 //! The life of a violation's page: what happened to it since it was lent last.
 
 use septwatch_common::{
-    Leaf,
-    wire::{Hook, ViolationEvent},
+    Leaf, Level,
+    wire::{Hook, SeamcallErr, ViolationEvent},
+    zap::PFN_UNKNOWN,
 };
 
 use crate::{
@@ -28,10 +29,15 @@ pub struct Life {
 }
 
 impl Life {
-    /// Puts it together from events that may be about the page, in their order. Other TDs that were lent the frame belong
-    /// to it.
+    /// Puts it together from events that may be about the page, in their order; of other pages, all may be missing. Other
+    /// TDs that were lent the frame belong to it.
     pub fn of(violation: &ViolationEvent, td: Option<&Known>, events: &[&Event]) -> Self {
         let mut subject = Subject::of(violation, td);
+        // What was before the last lending is another life, and of that the end may be missing.
+        let is_begin =
+            |event: &&Event| event.header().time_ns < violation.header.time_ns && is_lent(violation, event);
+        let begin = events.iter().rposition(is_begin).unwrap_or(0);
+        let events = &events[begin..];
         for event in events {
             if let Event::Call(call) = event
                 && lends(call.call.leaf)
@@ -88,10 +94,69 @@ fn says_nothing_new(event: &Event, own_ns: u64) -> bool {
     }
 }
 
+/// Whether an event lends what a violation is about: its frame, or a frame for its guest frame.
+fn is_lent(violation: &ViolationEvent, event: &Event) -> bool {
+    let Event::Call(SeamcallErr { call, status: 0, .. }) = event else { return false };
+    if !lends(call.leaf) {
+        return false;
+    }
+    let frames = Level::from_tdx(call.level.into()).map_or(1, Level::frames);
+    let has = |first: u64, one: u64| first <= one && one - first < frames;
+    let maps = call.leaf == Leaf::MemPageAug as u8 || call.leaf == Leaf::MemPageAdd as u8;
+    if violation.pfn == PFN_UNKNOWN {
+        maps && call.tdr == violation.tdr && has(call.gfn, violation.gfn)
+    } else if maps {
+        has(call.pfn, violation.pfn)
+    } else {
+        call.pfn == violation.pfn
+    }
+}
+
 fn lends(leaf: u8) -> bool {
     use Leaf::{MemPageAdd, MemPageAug, MemSeptAdd, MngAddcx, MngCreate, VpAddcx, VpCreate};
     let leaf = Leaf::from_number(u64::from(leaf));
     leaf.is_some_and(|leaf| {
         matches!(leaf, MemPageAdd | MemPageAug | MemSeptAdd | MngAddcx | MngCreate | VpAddcx | VpCreate)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use septwatch_common::wire::{Header, Kind, VERSION};
+    use zerocopy::FromZeros as _;
+
+    use super::*;
+
+    fn call(time_ns: u64, leaf: Leaf, gfn: u64, pfn: u64) -> Event {
+        let mut call = SeamcallErr::new_zeroed();
+        let kind = Kind::SeamcallOk as u8;
+        call.call.header = Header { time_ns, seq: 0, tgid: 1, cpu: 0, kind, version: VERSION };
+        (call.call.leaf, call.call.tdr, call.call.gfn, call.call.pfn) = (leaf as u8, 77, gfn, pfn);
+        Event::Call(call)
+    }
+
+    #[test]
+    fn an_earlier_life_whose_end_is_not_told_says_nothing() {
+        use Leaf::{MemPageAug, MemRangeBlock, MemTrack};
+        let mut violation = ViolationEvent::new_zeroed();
+        (violation.header.time_ns, violation.td_id, violation.tdr) = (100, 1, 77);
+        (violation.gfn, violation.pfn) = (7, 5007);
+        let td = Known { id: 1, tdr: 77, begun_ns: 0, ended_ns: None, tgid: 1, comm: String::new() };
+        let events = [
+            // The frame was lent for another guest frame before, and the REMOVE of that is not told.
+            call(1, MemPageAug, 9, 5007),
+            call(2, MemRangeBlock, 9, PFN_UNKNOWN),
+            call(3, MemTrack, 0, PFN_UNKNOWN),
+            call(10, MemPageAug, 7, 5007),
+            // That guest frame again, with another frame.
+            call(11, MemRangeBlock, 9, PFN_UNKNOWN),
+            call(12, MemTrack, 0, PFN_UNKNOWN),
+            call(20, MemRangeBlock, 7, PFN_UNKNOWN),
+            call(21, MemTrack, 0, PFN_UNKNOWN),
+        ];
+        let life = Life::of(&violation, Some(&td), &events.iter().collect::<Vec<_>>());
+        let times: Vec<_> = life.events.iter().map(|event| event.header().time_ns).collect();
+        assert_eq!(times, [10, 20, 21]);
+        assert!(life.begins && life.skipped == 0);
+    }
 }
