@@ -117,7 +117,7 @@ fn without_a_terminal_there_is_another_way() {
         (output.status.code(), String::from_utf8(output.stderr).unwrap(), output.stdout)
     };
     let (code, told, printed) = run(command(folder.path(), &[GOLDEN]));
-    assert_eq!(code, Some(3), "{told}");
+    assert_eq!(code, Some(2), "{told}");
     assert!(told.contains("--once") && told.contains("--json") && printed.is_empty(), "{told}");
     // The other way.
     let (code, _, printed) = run(command(folder.path(), &[GOLDEN, "--once"]));
@@ -127,7 +127,7 @@ fn without_a_terminal_there_is_another_way() {
     let mut top = Top::start_as(&[GOLDEN], (120, 40), |command| {
         command.env("TERM", "dumb");
     });
-    assert_eq!(top.terminal.wait().unwrap().code(), Some(3), "{}", top.terminal.text());
+    assert_eq!(top.terminal.wait().unwrap().code(), Some(2), "{}", top.terminal.text());
     top.sees("--once").sees("--json");
     assert_eq!(top.terminal.modes().unwrap(), *top.terminal.before());
 }

@@ -99,7 +99,7 @@ impl Stories {
         let mut events: Vec<_> =
             numbers.into_iter().filter_map(|number| Some(&self.get(number)?.event)).collect();
         // Vital records and page records arrive one after the other.
-        events.sort_by_key(|event| event.header().time_ns);
+        events.sort_by_key(|event| order(event));
         events
     }
 
@@ -107,6 +107,11 @@ impl Stories {
         let is_kept = number < self.next && self.next - number <= KEPT as u64;
         is_kept.then(|| self.kept.get((number % KEPT as u64) as usize)).flatten()
     }
+}
+
+/// Where an event stands among others: what a violation was found by comes before it.
+pub fn order(event: &Event) -> (u64, bool) {
+    (event.header().time_ns, matches!(event, Event::Violation(_)))
 }
 
 fn chain(key: Key) -> usize {

@@ -140,7 +140,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
         end(&feed, source, shown)?
     } else {
         // Before anything is attached.
-        terminal::check()?;
+        terminal::check().map_err(|error| BadInput(error.to_string()))?;
         let stderr = Stderr::divert()?;
         let (feed, source) = begin(args, Some(stderr.lines()))?;
         // What fails at once says so without a screen that comes and goes.

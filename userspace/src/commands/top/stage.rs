@@ -18,7 +18,7 @@ use crate::{
         Model,
         activity::{Activity, Calls},
         census::Census,
-        stories::Stories,
+        stories::{self, Stories},
         verdict::Verdict,
     },
     policy::audit::Step,
@@ -226,12 +226,21 @@ impl Stage {
             if pfn.is_some() && verdict.violation == Violation::ReusedWhileMapped {
                 let later = Event::Violation(event.clone());
                 let is_meant = |found: &Found| found.verdict.pfn == pfn && found.verdict.td == verdict.td;
-                self.violations.change(AMONG, is_meant, |found| found.story.push(later.clone()));
+                self.violations.change(AMONG, is_meant, |found| {
+                    if !found.story.contains(&later) {
+                        found.story.push(later.clone());
+                        found.story.sort_by_key(stories::order);
+                    }
+                });
             }
-            let td_name = match (verdict.td, state) {
-                (Some(id), Some(state)) => self.names.of(id, state).name,
-                _ => None,
-            };
+            let td_name = verdict.td.zip(state).map(|(id, state)| {
+                self.names.of(id, state).name.unwrap_or_else(|| Arc::from(state.comm.as_str()))
+            });
+            let marks = Arc::make_mut(&mut self.scene.marks);
+            marks.push(verdict.time_ns);
+            if marks.len() > VIOLATIONS {
+                marks.remove(0);
+            }
             self.violations.push(Found {
                 number,
                 verdict,

@@ -59,6 +59,7 @@ impl Travel {
         let mut scene = Scene::clone(scene);
         scene.time.travelling = true;
         (scene.time.begin_ns, scene.time.end_ns) = (newest.time.begin_ns, newest.time.end_ns);
+        scene.marks = Arc::clone(&newest.marks);
         // How far the source is does not belong to the past.
         scene.about = newest.about.clone();
         Arc::new(scene)

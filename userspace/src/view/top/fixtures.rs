@@ -24,6 +24,7 @@ const NOW: u64 = 5_000 * SECOND;
 pub fn empty() -> Scene {
     let clock = Clock { monotonic_ns: NOW, realtime_ns: 1_771_416_224 * SECOND, boottime_ns: NOW };
     Scene {
+        marks: Arc::default(),
         about: About { kernel: "6.19.0".to_owned(), hostname: "tdx-host-7".to_owned(), ..About::default() },
         time: Time { clock, begin_ns: NOW, end_ns: NOW, now_ns: NOW, travelling: false, playing: None },
         ..Scene::default()
@@ -52,6 +53,7 @@ pub fn normal() -> Scene {
         td(5, Some("web-canary"), Life::KeyFreed, 3_000),
     ];
     Scene {
+        marks: Arc::default(),
         about: About {
             source: Source::Demo("storm".to_owned()),
             tdx_module: Some("1.5.16".to_owned()),
@@ -149,6 +151,7 @@ pub fn huge() -> Scene {
         (sample.rates.maps, sample.p99_ns, sample.violations) = (f64::MAX, u64::MAX, u64::MAX);
     }
     Scene {
+        marks: Arc::default(),
         about: About {
             source: Source::Recording("夜間の記録-2026-02-18.septwatch".to_owned()),
             phase: Phase::Over("the file ends here".to_owned()),

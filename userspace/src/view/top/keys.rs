@@ -6,7 +6,12 @@ pub use key::{BadKey, Key};
 
 use std::collections::HashMap;
 
-use crate::view::top::{draw::HelpLine, filter::alike, ui::View};
+use crate::view::top::{
+    draw::HelpLine,
+    filter::alike,
+    scene::{Scene, Source},
+    ui::View,
+};
 
 macro_rules! actions {
     ($($group:literal { $($action:ident $name:literal $does:literal [$($key:literal),*];)* })*) => {
@@ -242,7 +247,7 @@ impl KeyMap {
 
     /// What is worth knowing in a view, with the first key of each, the most important first, under the view's title: for
     /// the last line. `open`: a row of it is open.
-    pub fn hints(&self, view: View, open: bool) -> Vec<HelpLine> {
+    pub fn hints(&self, view: View, open: bool, scene: &Scene) -> Vec<HelpLine> {
         use Action::{
             Arm, Close, Copy, Disarm, Filter, GoTo, Help, NextViolation, Open, Pause, Quit, Record, Reverse,
             Save, Search, SortNext,
@@ -265,11 +270,18 @@ impl KeyMap {
             (View::Log, _) => &[(Open, "open"), (Filter, "filter"), (Search, "search"), (Pause, "pause")],
         };
         let everywhere = [(Help, "help"), (Quit, "quit")];
+        let recording = matches!(scene.about.source, Source::Recording(_));
+        let is_of_use = |action: Action| match action {
+            Action::Record => !recording,
+            Action::Arm | Action::Disarm => scene.policy.is_some(),
+            _ => true,
+        };
         let line = |(action, word): &(Action, &str)| {
+            let word = if recording && *action == Action::Pause { "play" } else { word };
             let keys = self.keys(*action).first()?.to_string();
             Some(HelpLine { keys, does: (*word).to_owned(), group: view.title() })
         };
-        hints.iter().chain(&everywhere).filter_map(line).collect()
+        hints.iter().filter(|(action, _)| is_of_use(*action)).chain(&everywhere).filter_map(line).collect()
     }
 }
 

@@ -40,6 +40,9 @@ pub struct Scene {
     pub td: Option<Arc<TdDetail>>,
     /// Violations, oldest first: the last [`VIOLATIONS`].
     pub violations: Arc<Vec<Arc<Found>>>,
+    /// When violations happened that can be gone to, earlier and later than this moment: ns of CLOCK_MONOTONIC, in no
+    /// order.
+    pub marks: Arc<Vec<u64>>,
     /// All violations by kind, also those that are in the list no more.
     pub by_kind: BTreeMap<Violation, u64>,
     /// The hook plan.

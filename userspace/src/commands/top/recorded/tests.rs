@@ -67,6 +67,9 @@ fn a_recording_is_shown_as_it_was_at_any_moment() {
     assert!(then.time.travelling);
     assert_eq!(kinds(&then), all[..2]);
     assert_eq!(then.by_kind.values().sum::<u64>(), 2);
+    // What is later can be gone to.
+    let times: Vec<_> = last.violations.iter().map(|found| found.verdict.time_ns).collect();
+    assert_eq!(*then.marks, times);
     assert!(then.log.iter().all(|line| line.time_ns <= then_ns));
     let td = then.tds.iter().find(|td| td.id == 1).unwrap();
     assert_eq!((td.failed_zaps, td.bugged_ns), (1, Some(then_ns)));
@@ -128,7 +131,15 @@ fn a_story_is_the_life_of_the_frame() {
     }
     // Who got it afterwards.
     let reused = |event: &Event| matches!(event, Event::Violation(event) if event.violation == Violation::ReusedWhileMapped as u8);
-    assert!(freed.story.iter().any(reused));
+    assert_eq!(freed.story.iter().filter(|event| reused(event)).count(), 1);
+    assert!(freed.story.is_sorted_by_key(|event| event.header().time_ns));
+    // The page is freed before it is said that it was.
+    let at = |is_meant: &dyn Fn(&Event) -> bool| freed.story.iter().position(is_meant).unwrap();
+    let failing = at(&|event| matches!(event, Event::Call(call) if call.status != 0));
+    let said = at(
+        &|event| matches!(event, Event::Violation(event) if event.violation == Violation::ZapFailed as u8),
+    );
+    assert!(failing < said, "{failing} {said}");
     shown.end().unwrap();
 }
 

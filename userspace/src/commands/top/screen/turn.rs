@@ -147,7 +147,7 @@ impl<'a> Turn<'a> {
         let keys = if self.ui.help {
             self.help.clone()
         } else {
-            self.keys.hints(self.ui.view, self.ui.open.is_some())
+            self.keys.hints(self.ui.view, self.ui.open.is_some(), &self.scene)
         };
         (Arc::clone(&self.scene), keys)
     }

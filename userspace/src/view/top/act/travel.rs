@@ -94,9 +94,14 @@ pub(super) fn go_to(ui: &mut Ui, scene: &Scene, text: &str) -> Result<(), String
     Ok(())
 }
 
+/// When violations happened.
+fn marks(scene: &Scene) -> impl Iterator<Item = u64> {
+    scene.violations.iter().map(|found| found.verdict.time_ns).chain(scene.marks.iter().copied())
+}
+
 /// The last violation before a moment.
 fn before(scene: &Scene, now: u64) -> Option<u64> {
-    let exact = scene.violations.iter().map(|found| found.verdict.time_ns).filter(|time| *time < now).max();
+    let exact = marks(scene).filter(|time| *time < now).max();
     let step = |sample: &&Sample| sample.violations > 0 && sample.time_ns < now;
     exact.or_else(|| scene.history.iter().rev().find(step).map(|sample| sample.time_ns))
 }
@@ -104,7 +109,7 @@ fn before(scene: &Scene, now: u64) -> Option<u64> {
 /// The first one after it; to the end of its step where nothing more is known of it.
 fn after(scene: &Scene, now: u64) -> Option<u64> {
     let times = || scene.violations.iter().map(|found| found.verdict.time_ns);
-    let exact = times().filter(|time| *time > now).min();
+    let exact = marks(scene).filter(|time| *time > now).min();
     let mut begin = 0;
     let step = scene.history.iter().find(|sample| {
         let seen = || times().filter(|time| *time > begin && *time <= now).count() as u64;

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::view::top::{
     columns::HOOKS,
-    scene::{HookRow, Policy, Scene},
+    scene::{HookRow, Policy, Scene, Source},
     ui::{Ui, View},
 };
 
@@ -102,7 +102,17 @@ fn what_it_is_for(row: &HookRow) -> String {
 fn policy(pen: &Pen, scene: &Scene) -> Vec<Line<'static>> {
     let (palette, symbols) = (pen.look.palette, pen.look.symbols);
     let Some(policy) = &scene.policy else {
-        let words = "No policy is followed: start with `--policy NAME` to have one, as a dry run at first.";
+        let words = match scene.about.source {
+            Source::Live => {
+                "No policy is followed: `septwatch top --policy NAME` follows one, as a dry run at first."
+            }
+            Source::Demo(_) => {
+                "The demo has no policy here: `septwatch demo --policy NAME` shows one at work."
+            }
+            Source::Recording(_) => {
+                "A recording has no policy: `septwatch policy test NAME FILE` says what one would have done."
+            }
+        };
         return vec![Line::styled(words, palette.quiet)];
     };
     let mut lines = vec![first(policy, pen)];

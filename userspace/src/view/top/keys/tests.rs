@@ -139,13 +139,22 @@ fn the_help_and_the_hints_say_the_keys_that_there_are() {
     let mut groups: Vec<_> = help.iter().map(|line| line.group).collect();
     groups.dedup();
     assert_eq!(groups.len(), groups.iter().collect::<BTreeSet<_>>().len());
+    let mut scene = Scene::default();
     for view in View::ALL {
         for open in [false, true] {
-            let hints = map.hints(view, open);
+            let hints = map.hints(view, open, &scene);
             assert!(hints.iter().all(|hint| hint.group == view.title()));
             let hints: Vec<_> = hints.iter().map(|hint| (hint.keys.as_str(), hint.does.as_str())).collect();
             assert_eq!(hints[hints.len() - 2..], [("?", "help"), ("q", "quit")]);
         }
     }
-    assert_eq!(map.hints(View::Tds, false)[0].keys, "o");
+    assert_eq!(map.hints(View::Tds, false, &scene)[0].keys, "o");
+    let says = |scene: &Scene, word: &str| {
+        let hints = map.hints(View::Overview, false, scene);
+        hints.into_iter().chain(map.hints(View::Policy, false, scene)).any(|hint| hint.does == word)
+    };
+    assert!(says(&scene, "record") && says(&scene, "pause") && !says(&scene, "arm"));
+    scene.policy = Some(std::sync::Arc::default());
+    scene.about.source = Source::Recording("x".to_owned());
+    assert!(!says(&scene, "record") && says(&scene, "play") && says(&scene, "arm"));
 }
