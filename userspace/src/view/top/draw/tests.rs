@@ -322,26 +322,6 @@ fn rows_that_are_not_seen_cost_nothing() {
     assert_eq!(asked.get(), 38);
 }
 
-/// How long a frame takes: `cargo test --release -- --ignored frame_time --nocapture`.
-#[test]
-#[ignore = "a measurement"]
-fn frame_time() {
-    let look = look();
-    let mut terminal = Terminal::new(TestBackend::new(250, 70)).unwrap();
-    for (view, open) in View::ALL
-        .map(|view| (view, None))
-        .into_iter()
-        .chain([(View::Tds, Some(u64::from(u32::MAX))), (View::Violations, Some(u64::MAX))])
-    {
-        let mut ui = Ui { open, ..ui(view, &HUGE) };
-        let begin = std::time::Instant::now();
-        for _ in 0..100 {
-            terminal.draw(|frame| draw(frame, &HUGE, &mut ui, &look, &hints(view))).unwrap();
-        }
-        println!("{view:?} {open:?}: {:?} a frame", begin.elapsed() / 100);
-    }
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(200) })]
 
