@@ -112,15 +112,16 @@ fn note(memory: &[u8]) -> Option<String> {
     let wanted = word(memory, offset_of!(CrashNote, wanted_ns));
     let violation = Violation::ALL.get(usize::try_from(half(offset_of!(CrashNote, violation))).ok()?)?;
     let (leaf, rule) = (half(offset_of!(CrashNote, leaf)), half(offset_of!(CrashNote, rule)));
-    let known = (leaf < LEAVES || leaf == NO_LEAF) && rule < u64::from(QUICK_RULES);
+    // TDs are numbered in 32 bits.
+    let td = word(memory, offset_of!(CrashNote, td));
+    let known = (leaf < LEAVES || leaf == NO_LEAF) && rule < u64::from(QUICK_RULES) && td >> 32 == 0;
     if wanted == 0 || !known || half(offset_of!(CrashNote, zero)) != 0 {
         return None;
     }
     Some(format!(
-        "LAB-NOTE wanted_ns={wanted} violation={} leaf={leaf} status={:#018x} td={} gfn={:#x} pfn={:#x} rule={rule}",
+        "LAB-NOTE wanted_ns={wanted} violation={} leaf={leaf} status={:#018x} td={td} gfn={:#x} pfn={:#x} rule={rule}",
         violation.name(),
         word(memory, offset_of!(CrashNote, status)),
-        word(memory, offset_of!(CrashNote, td)),
         word(memory, offset_of!(CrashNote, gfn)),
         word(memory, offset_of!(CrashNote, pfn)),
     ))
@@ -153,6 +154,7 @@ mod tests {
             (offset_of!(CrashNote, leaf), 100),
             (offset_of!(CrashNote, rule), 100),
             (offset_of!(CrashNote, zero), 1),
+            (offset_of!(CrashNote, td) + 4, 1),
         ] {
             let before = std::mem::replace(&mut memory[at], other);
             assert_eq!(found(&memory), None, "{other} at {at}");
