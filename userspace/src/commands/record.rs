@@ -19,14 +19,10 @@ use crate::{
     recording::{
         State,
         files::{Files, Limits, Ring},
-        header::{LedgerFacts, Note, Origin, What, Why},
+        header::{Note, Origin, What, Why},
         recorder::Recorder,
     },
-    source::{
-        event::Event,
-        open::{self, Options},
-        session::Session,
-    },
+    source::{event::Event, open::Options, session::Session},
     view::{lines, print::Printer, stack::Places},
 };
 
@@ -106,14 +102,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
     }
     let options = Options { kprobes: args.kprobes, ..args.watching.options() };
     let mut live = Live::begin("record", &args.watching, &args.policing, &options, args.events == What::All)?;
-    let taken_over = live.opened.taken_over;
-    let plan = match &live.opened.plan {
-        Some(plan) => recording::hooks(plan),
-        None => recording::hooks(&open::plan_for(&options)?),
-    };
-    let premap_exempt =
-        live.opened.plan.as_ref().is_some_and(|plan| plan.offsets.kvm_tdx_nr_premapped.is_some());
-    let ledger = LedgerFacts { premap_exempt, taken_over, ..LedgerFacts::default() };
+    let (plan, ledger) = recording::of_opened(&live.opened, &options)?;
     let header = recording::header(args.events, Origin::Live, live.session.kernel(), plan, &options, ledger);
     let state = State::of_tds(live.session.kernel().tds()?);
     let files = match args.last {

@@ -25,7 +25,7 @@ use crate::{
     source::{
         event::Event,
         kernel::{Kernel, KernelError},
-        open::Options,
+        open::{self, Opened, Options},
         session::Session,
     },
     view::stack::Places,
@@ -70,6 +70,19 @@ pub fn running_kernel() -> KernelFacts {
         build_id: build_id(),
         tdx_module: tdx_module(),
     }
+}
+
+/// The hooks and the ledger of programs that run here, as a recording tells them.
+///
+/// # Errors
+/// Another process attached them, and the kernel's plan cannot be made.
+pub fn of_opened(opened: &Opened, options: &Options) -> Result<(Vec<HookFact>, LedgerFacts)> {
+    let plan = match &opened.plan {
+        Some(plan) => hooks(plan),
+        None => hooks(&open::plan_for(options)?),
+    };
+    let premap_exempt = opened.plan.as_ref().is_some_and(|plan| plan.offsets.kvm_tdx_nr_premapped.is_some());
+    Ok((plan, LedgerFacts { premap_exempt, taken_over: opened.taken_over, ..LedgerFacts::default() }))
 }
 
 /// A plan as a recording tells it.

@@ -123,8 +123,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
     let total = replay.model().total();
     printer.end(total, replay.model(), &replay.standing(), out)?;
     if args.speed == Speed::Max {
-        let streams = &replay.model().accounting;
-        let events = streams.vital.received + streams.pages.received;
+        let events = replay.model().accounting.records();
         let rate = events as f64 / took.as_secs_f64().max(1e-9) / 1e6;
         eprintln!(
             "septwatch: replayed {events} events in {}: {rate:.2} million a second",

@@ -74,6 +74,11 @@ impl Accounting {
         self.gaps_are_meant = true;
     }
 
+    /// Records that arrived, of both streams.
+    pub fn records(&self) -> u64 {
+        self.vital.received.saturating_add(self.pages.received)
+    }
+
     fn before(&self, cpu: u16, stream: usize) -> u64 {
         self.before.get(usize::from(cpu)).map_or(0, |streams| streams[stream].produced)
     }

@@ -152,13 +152,14 @@ fn keys(event: &Event) -> [Option<usize>; 2] {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use septwatch_common::wire::{Header, Kind, SeamcallErr, VERSION};
     use zerocopy::FromZeros as _;
 
     use super::*;
 
-    fn call(time_ns: u64, leaf: Leaf, gfn: u64, pfn: u64) -> Event {
+    /// A SEAMCALL that succeeded, for the TD whose TDR is in frame 77.
+    pub(crate) fn call(time_ns: u64, leaf: Leaf, gfn: u64, pfn: u64) -> Event {
         let mut call = SeamcallErr::new_zeroed();
         let kind = Kind::SeamcallOk as u8;
         call.call.header = Header { time_ns, seq: 0, tgid: 1, cpu: 0, kind, version: VERSION };

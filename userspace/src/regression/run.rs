@@ -192,7 +192,7 @@ impl Run {
             _ => replay.counted().map(|counted| answers::counted(&counted.counters().calls)),
         };
         Self {
-            records: accounting.vital.received + accounting.pages.received,
+            records: accounting.records(),
             damages,
             unknown: replay.reader().unknown(),
             loss,

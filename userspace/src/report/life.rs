@@ -122,18 +122,10 @@ fn lends(leaf: u8) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use septwatch_common::wire::{Header, Kind, VERSION};
     use zerocopy::FromZeros as _;
 
     use super::*;
-
-    fn call(time_ns: u64, leaf: Leaf, gfn: u64, pfn: u64) -> Event {
-        let mut call = SeamcallErr::new_zeroed();
-        let kind = Kind::SeamcallOk as u8;
-        call.call.header = Header { time_ns, seq: 0, tgid: 1, cpu: 0, kind, version: VERSION };
-        (call.call.leaf, call.call.tdr, call.call.gfn, call.call.pfn) = (leaf as u8, 77, gfn, pfn);
-        Event::Call(call)
-    }
+    use crate::model::stories::tests::call;
 
     #[test]
     fn an_earlier_life_whose_end_is_not_told_says_nothing() {

@@ -16,7 +16,7 @@ use super::{
     costs::Costs,
     feed::Feed,
     history::{History, Totals},
-    hook_rows,
+    planned,
     recorder::Recording,
     stage::{Names, Stage},
     watched::Watched,
@@ -39,7 +39,7 @@ use crate::{
     },
     view::{
         stack::KernelSymbols,
-        top::scene::{Ask, Scene, Source},
+        top::scene::{Ask, Source},
     },
 };
 
@@ -61,9 +61,7 @@ pub fn run(args: &Args, feed: &Feed, asks: Receiver<Ask>) -> Result<u64> {
     kernel.record_pages(!args.light)?;
     let mut session = Session::new(kernel)?;
     let plan = recording::demo_hooks();
-    let mut scene =
-        Scene { about: about_here(Source::Demo("storm".to_owned()), args.light), ..Scene::default() };
-    scene.hooks = Arc::new(hook_rows(&plan));
+    let scene = planned(about_here(Source::Demo("storm".to_owned()), args.light), &plan);
     let totals = Totals::counted(&session.standing()?.counters);
     let stage = Stage::new(scene, History::live(Clock::now().monotonic_ns, totals), Names::default());
     let recording = Recording {

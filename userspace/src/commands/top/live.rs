@@ -1,6 +1,6 @@
 //! This host behind the screen.
 
-use std::sync::{Arc, mpsc::Receiver};
+use std::sync::mpsc::Receiver;
 
 use anyhow::Result;
 
@@ -9,7 +9,7 @@ use super::{
     costs::Costs,
     feed::Feed,
     history::{History, Totals},
-    hook_rows,
+    planned,
     recorder::Recording,
     stage::{Names, Stage},
     watched::Watched,
@@ -19,9 +19,9 @@ use crate::{
         live::{Live, Until},
         recording, told,
     },
-    recording::header::{Clock, LedgerFacts, Origin},
-    source::open::{self, Options},
-    view::top::scene::{Ask, Scene, Source},
+    recording::header::{Clock, Origin},
+    source::open::Options,
+    view::top::scene::{Ask, Source},
 };
 
 /// Watches this host until somebody has seen enough, and says how many violations there were.
@@ -32,22 +32,12 @@ pub fn run(args: &Args, feed: &Feed, asks: Receiver<Ask>) -> Result<u64> {
     let costs = Costs::begin(!args.light);
     let options = Options { latency: !args.light, ..args.watching.options() };
     let mut live = Live::begin("top", &args.watching, &args.policing, &options, !args.light)?;
-    let plan = match &live.opened.plan {
-        Some(plan) => recording::hooks(plan),
-        None => recording::hooks(&open::plan_for(&options)?),
-    };
-    let premap_exempt =
-        live.opened.plan.as_ref().is_some_and(|plan| plan.offsets.kvm_tdx_nr_premapped.is_some());
-    let ledger = LedgerFacts { premap_exempt, taken_over: live.opened.taken_over, ..LedgerFacts::default() };
-    let mut scene = Scene { about: about_here(Source::Live, args.light), ..Scene::default() };
+    let (plan, ledger) = recording::of_opened(&live.opened, &options)?;
+    let mut scene = planned(about_here(Source::Live, args.light), &plan);
     if scene.about.no_calls.is_none() && !live.opened.latency {
         scene.host.degraded.push(
             "no latencies: the programs that run were attached by another process without them".to_owned(),
         );
-    }
-    scene.hooks = Arc::new(hook_rows(&plan));
-    for row in scene.hooks.iter().filter(|row| row.missing.is_some()) {
-        scene.host.degraded.push(format!("no {}", row.name));
     }
     for (hook, error) in &live.opened.not_attached {
         scene.host.degraded.push(format!("no {hook}: {}", told(error)));

@@ -255,6 +255,15 @@ fn about_here(source: scene::Source, light: bool) -> About {
     }
 }
 
+/// The first scene of a source whose hooks are known: those that are missing make its verdict degraded.
+fn planned(about: About, plan: &[HookFact]) -> Scene {
+    let mut scene = Scene { about, hooks: Arc::new(hook_rows(plan)), ..Scene::default() };
+    for row in scene.hooks.iter().filter(|row| row.missing.is_some()) {
+        scene.host.degraded.push(format!("no {}", row.name));
+    }
+    scene
+}
+
 /// The rows of a plan.
 fn hook_rows(plan: &[HookFact]) -> Vec<HookRow> {
     let row = |fact: &HookFact| {

@@ -12,13 +12,12 @@ use std::{
 };
 
 use anyhow::Result;
-use septwatch_common::Td;
 
 use super::{
     feed::Feed,
     history::{History, Totals},
-    hook_rows,
-    stage::{Facts, Names, Stage},
+    planned,
+    stage::{Facts, Names, Records, Stage},
 };
 use crate::{
     commands::recording,
@@ -111,11 +110,7 @@ fn scene(path: &Path, header: &Header) -> Scene {
     if let Origin::Demo { scenarios, .. } = &header.origin {
         about.hostname = format!("demo {}", scenarios.join(", "));
     }
-    let mut scene = Scene { about, hooks: Arc::new(hook_rows(&header.plan)), ..Scene::default() };
-    for row in scene.hooks.iter().filter(|row| row.missing.is_some()) {
-        scene.host.degraded.push(format!("no {}", row.name));
-    }
-    scene
+    planned(about, &header.plan)
 }
 
 impl Recorded<'_> {
@@ -291,7 +286,7 @@ impl Recorded<'_> {
     }
 
     fn lent(&self) -> u64 {
-        let lent = self.replay.ledger().tds().map(|(_, td)| Td::lent(td));
+        let lent = self.replay.ledger().tds().map(|(_, td)| td.lent());
         lent.fold(0, u64::saturating_add)
     }
 
@@ -308,8 +303,7 @@ impl Recorded<'_> {
     }
 
     fn census(&self) -> Arc<Census> {
-        let facts = facts(&self.replay, &self.stage, self.now_ns, None);
-        let wanted = self.stage.wanted_index(&facts);
+        let wanted = self.stage.wanted_index(self.replay.model(), &records(&self.replay));
         Arc::new(Census::of(self.replay.ledger().open_lines(), wanted, self.now_ns))
     }
 
@@ -319,11 +313,7 @@ impl Recorded<'_> {
         }
         let facts = facts(&self.replay, &self.stage, self.now_ns, self.census.clone());
         self.stage.rows(&facts);
-        let standing = self.replay.standing();
-        let host = &mut self.stage.scene.host;
-        (host.vital, host.pages) = (Some(standing.vital), Some(standing.pages));
-        (host.outside, host.unread) = (standing.counters.outside, standing.counters.unread);
-        host.missed_releases = standing.missed_releases;
+        self.stage.standing(&self.replay.standing());
         if self.again {
             self.stage.refresh_at(self.now_ns, self.replay.model());
         } else {
@@ -345,11 +335,15 @@ fn totals(replay: &Replay<File>, stage: &Stage) -> Totals {
         _ => replay.standing().counters.calls,
     };
     Totals {
-        records: model.accounting.vital.received.saturating_add(model.accounting.pages.received),
+        records: model.accounting.records(),
         violations: model.total(),
         lost: replay.lost(),
         ..Totals::of(&answers)
     }
+}
+
+fn records(replay: &Replay<File>) -> Records {
+    Records::of(replay.ledger().tds().map(|(index, td)| (index, *td)))
 }
 
 fn facts<'a>(replay: &'a Replay<File>, stage: &Stage, now_ns: u64, census: Option<Arc<Census>>) -> Facts<'a> {
@@ -362,7 +356,7 @@ fn facts<'a>(replay: &'a Replay<File>, stage: &Stage, now_ns: u64, census: Optio
         model: replay.model(),
         totals: totals(replay, stage),
         counted,
-        records: replay.ledger().tds().map(|(index, td)| (index, *td)).collect(),
+        records: records(replay),
         census,
         held: BTreeMap::new(),
     }

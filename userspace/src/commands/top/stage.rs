@@ -7,7 +7,10 @@ use std::{
     sync::Arc,
 };
 
-use septwatch_common::{Life, Td, Violation, kvm::VmStage, wire::ViolationEvent};
+use septwatch_common::{
+    Life, Violation,
+    wire::{TdLife, ViolationEvent, VmLife},
+};
 
 use super::{
     history::{History, Totals},
@@ -24,7 +27,7 @@ use crate::{
     policy::audit::Step,
     recording::tds::Known,
     report::Life as Story,
-    source::event::Event,
+    source::{event::Event, session::Standing},
     view::{
         lines,
         stack::Places,
@@ -33,7 +36,7 @@ use crate::{
 };
 use rows::OfTd;
 
-pub use rows::Names;
+pub use rows::{Names, Records};
 
 /// Of the last violations, those among which one about the same frame is looked for.
 const AMONG: usize = 256;
@@ -48,8 +51,8 @@ pub struct Facts<'a> {
     pub totals: Totals,
     /// Calls by leaf, as the kernel side counted them; none: as they arrived.
     pub counted: Option<Calls>,
-    /// Records of TDs by their index.
-    pub records: Vec<(u16, Td)>,
+    /// What the ledger has of TDs.
+    pub records: Records,
     /// Frames, counted.
     pub census: Option<Arc<Census>>,
     /// Frames of TDs that are held.
@@ -107,62 +110,33 @@ impl Stage {
 
     /// Takes an event in that the model has taken in.
     pub fn event(&mut self, event: &Event, found: Option<(&Verdict, &Places)>) {
-        self.activity.event(event);
+        self.event_again(event);
         self.stories.event(event);
         let time_ns = event.header().time_ns;
-        match event {
-            Event::Life(life) => {
-                let td = self.tds.entry(life.id).or_default();
-                if life.life == Life::KeyFreed as u8 {
-                    td.key_freed = Some((time_ns, life.lent));
-                }
-                self.line(time_ns, Weight::Plain, Some(life.id), lines::event(event, None));
+        match (event, found) {
+            (Event::Life(TdLife { id, .. }) | Event::Vm(VmLife { id, .. }), _) => {
+                self.line(time_ns, Weight::Plain, Some(*id), lines::event(event, None));
             }
-            Event::Vm(vm) => {
-                let td = self.tds.entry(vm.id).or_default();
-                match VmStage::from_number(vm.stage) {
-                    Some(VmStage::VcpusOut) if vm.bugged_ns != 0 => td.vcpus_out_ns = Some(time_ns),
-                    Some(VmStage::Destroyed) => td.destroyed_ns = Some(time_ns),
-                    _ => {}
-                }
-                self.line(time_ns, Weight::Plain, Some(vm.id), lines::event(event, None));
-            }
-            Event::Violation(violation) => {
-                let Some((verdict, places)) = found else { return };
-                if let Some(td) = verdict.td {
-                    let td = self.tds.entry(td).or_default();
-                    match verdict.violation {
-                        Violation::ZapFailed => td.failed_zaps += 1,
-                        Violation::VmBugged => td.bugged_ns = Some(time_ns),
-                        _ => {}
-                    }
-                }
+            (Event::Violation(violation), Some((verdict, places))) => {
                 self.line(time_ns, Weight::Violation, verdict.td, lines::headline(verdict));
                 let (verdict, places) = (verdict.clone(), places.clone());
                 self.pending.push(Pending { event: violation.clone(), verdict, places });
             }
-            Event::Call(_) | Event::Frame(_) => {}
+            _ => {}
         }
     }
 
-    /// The same when all that is seen was seen before: for who goes back in a recording.
+    /// The same where what there is to tell of it was told before: for who goes back in a recording.
     pub fn event_again(&mut self, event: &Event) {
         self.activity.event(event);
-        let td = match event {
-            Event::Life(life) if life.life == Life::KeyFreed as u8 => {
-                self.tds.entry(life.id).or_default().key_freed = Some((life.header.time_ns, life.lent));
-                return;
-            }
-            Event::Violation(violation) if violation.td_id != 0 => {
-                self.tds.entry(violation.td_id).or_default()
-            }
+        let id = match event {
+            Event::Life(life) => life.id,
+            Event::Vm(vm) => vm.id,
+            // 0: no TD is known.
+            Event::Violation(violation) if violation.td_id != 0 => violation.td_id,
             _ => return,
         };
-        match Violation::from_number(violation_of(event)) {
-            Some(Violation::ZapFailed) => td.failed_zaps += 1,
-            Some(Violation::VmBugged) => td.bugged_ns = Some(event.header().time_ns),
-            _ => {}
-        }
+        self.tds.entry(id).or_default().event(event);
     }
 
     /// A recording begins anew.
@@ -253,6 +227,14 @@ impl Stage {
         }
     }
 
+    /// What of the records arrived, and what was not seen.
+    pub fn standing(&mut self, standing: &Standing) {
+        let host = &mut self.scene.host;
+        (host.vital, host.pages) = (Some(standing.vital), Some(standing.pages));
+        (host.outside, host.unread) = (standing.counters.outside, standing.counters.unread);
+        host.missed_releases = standing.missed_releases;
+    }
+
     /// When the next step of the history ends, in ns of CLOCK_MONOTONIC.
     pub fn due_ns(&self) -> u64 {
         self.history.due_ns()
@@ -302,12 +284,5 @@ impl Stage {
         host.tds = model.tds.values().filter(|td| !gone(td.life)).count() as u64;
         host.rates = self.history.at(now_ns).rates;
         host.latency = model.latencies.all();
-    }
-}
-
-fn violation_of(event: &Event) -> u8 {
-    match event {
-        Event::Violation(violation) => violation.violation,
-        _ => u8::MAX,
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Result;
-use septwatch_common::config::{MAX_TDS, TD_PROBES};
+use septwatch_common::config::{Counters, MAX_TDS, TD_PROBES};
 
 use super::{
     census::Counting,
@@ -16,7 +16,7 @@ use super::{
     history::Totals,
     policy,
     recorder::Recording,
-    stage::{Facts, Stage},
+    stage::{Facts, Records, Stage},
     travel::Travel,
 };
 use crate::{
@@ -141,38 +141,32 @@ impl<'a> Watched<'a> {
             self.stage.scene.policy = Some(Arc::new(policy::standing(guard, session)));
         }
         let (standing, runs) = session.standing_lately()?;
-        let facts = self.facts(session)?;
-        let lent = facts.records.iter().map(|(_, td)| td.lent()).fold(0, u64::saturating_add);
-        self.stage.step(facts.now_ns, facts.totals, lent);
+        let facts = self.facts(session, &standing.counters)?;
+        self.stage.step(facts.now_ns, facts.totals, facts.records.lent);
         self.stage.rows(&facts);
-        let wanted = self.stage.wanted_index(&facts);
+        let wanted = self.stage.wanted_index(facts.model, &facts.records);
         self.counting.want(wanted);
         self.waits = wanted.is_some() && !self.counting.is_answered();
-        let host = &mut self.stage.scene.host;
-        (host.vital, host.pages) = (Some(standing.vital), Some(standing.pages));
-        (host.outside, host.unread) = (standing.counters.outside, standing.counters.unread);
-        host.missed_releases = standing.missed_releases;
+        self.stage.standing(&standing);
         if let Some(overhead) = self.costs.since(runs) {
             self.stage.scene.host.overhead = Some(overhead);
         }
         Ok(())
     }
 
-    fn facts<'s>(&self, session: &'s mut Session) -> Result<Facts<'s>> {
-        let counters = session.kernel().counters()?;
-        let calls = Calls::counted(counters.calls);
+    fn facts<'s>(&self, session: &'s mut Session, counters: &Counters) -> Result<Facts<'s>> {
         // TDs are given indexes in turn.
         let last = session.model().tds.keys().next_back().map_or(0, |id| u64::from(*id));
         let records = session.kernel().records((last + TD_PROBES + 1).min(MAX_TDS.into()) as u32)?;
         let model = session.model();
-        let received = model.accounting.vital.received.saturating_add(model.accounting.pages.received);
-        let totals = Totals { records: received, violations: model.total(), ..Totals::counted(&counters) };
+        let (records_read, violations) = (model.accounting.records(), model.total());
+        let totals = Totals { records: records_read, violations, ..Totals::counted(counters) };
         Ok(Facts {
             now_ns: Clock::now().monotonic_ns,
             model,
             totals,
-            counted: Some(calls),
-            records,
+            counted: Some(Calls::counted(counters.calls)),
+            records: Records::of(records),
             census: self.counting.latest(),
             held: self.held.clone(),
         })

@@ -1,18 +1,14 @@
 //! A view's data as JSON, for scripts: what its table holds under the names of its columns, and what it says beside.
 
-use septwatch_common::{PageKind, State};
+use septwatch_common::State;
 use serde_json::{Map, Value as Json, json};
 
 use super::{
     columns::{Column, HOOKS, LEAVES, LOG, TDS, Value},
-    scene::{Found, Scene, Source, TdDetail},
+    scene::{Found, KINDS, Scene, Source, TdDetail},
     ui::View,
 };
 use crate::{model::verdict::Verdict, source::event::Event, view};
-
-/// Kinds of pages, in the order of their numbers.
-const KINDS: [PageKind; 6] =
-    [PageKind::Leaf, PageKind::Sept, PageKind::Tdr, PageKind::Tdcs, PageKind::Tdvpr, PageKind::Tdcx];
 
 /// What a view shows. `rows`: which rows of its table, in which order.
 pub fn view(view: View, scene: &Scene, rows: &[usize]) -> Json {
@@ -78,7 +74,7 @@ fn head(view: View, scene: &Scene) -> Map<String, Json> {
 
 fn overview(scene: &Scene) -> Map<String, Json> {
     let host = &scene.host;
-    let total: u64 = scene.by_kind.values().fold(0, |sum, count| sum.saturating_add(*count));
+    let total = scene.total();
     let lent = KINDS.map(|kind| (kind.name().to_owned(), json!(host.lent[kind as usize])));
     let rates = host.rates;
     let by_kind = scene.by_kind.iter().map(|(violation, count)| (violation.name().to_owned(), json!(count)));

@@ -1,21 +1,19 @@
 //! The rows of tables, and what is shown of the TD that is open.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 
-use septwatch_common::{Leaf, Life, Td};
+use septwatch_common::{Leaf, Life, Td, Violation, kvm::VmStage};
 
 use super::{Facts, Stage, Totals};
 use crate::{
     model::{
-        TdState,
+        Model, TdState,
         activity::{self, Calls},
         census::States,
         latency::Latencies,
     },
     policy::subject::Subject,
+    source::event::Event,
     view::top::scene::{LeafRow, Rates, TdDetail, TdRow},
 };
 
@@ -81,11 +79,30 @@ pub struct OfTd {
 }
 
 impl OfTd {
+    /// Takes an event about it in.
+    pub fn event(&mut self, event: &Event) {
+        let time_ns = event.header().time_ns;
+        match event {
+            Event::Life(life) if life.life == Life::KeyFreed as u8 => {
+                self.key_freed = Some((time_ns, life.lent));
+            }
+            Event::Vm(vm) => match VmStage::from_number(vm.stage) {
+                Some(VmStage::VcpusOut) if vm.bugged_ns != 0 => self.vcpus_out_ns = Some(time_ns),
+                Some(VmStage::Destroyed) => self.destroyed_ns = Some(time_ns),
+                _ => {}
+            },
+            Event::Violation(violation) => match Violation::from_number(violation.violation) {
+                Some(Violation::ZapFailed) => self.failed_zaps += 1,
+                Some(Violation::VmBugged) => self.bugged_ns = Some(time_ns),
+                _ => {}
+            },
+            _ => {}
+        }
+    }
+
     /// A recording begins anew: what was seen over time stays.
     pub fn again(&mut self) {
-        let states = std::mem::take(&mut self.states);
-        let (destroyed_ns, vcpus_out_ns) = (self.destroyed_ns, self.vcpus_out_ns);
-        *self = Self { states, destroyed_ns, vcpus_out_ns, ..Self::default() };
+        *self = Self { states: std::mem::take(&mut self.states), ..Self::default() };
     }
 
     fn remember(&mut self, states: States) {
@@ -132,9 +149,8 @@ impl Stage {
     /// Keeps how many frames of each TD are in which state.
     pub fn remember(&mut self, facts: &Facts<'_>) {
         let Some(census) = &facts.census else { return };
-        let records = records(facts);
         for (id, state) in &facts.model.tds {
-            let states = records.get(&state.tdr).map(|(index, _)| census.states(*index));
+            let states = facts.records.at(state.tdr).map(|(index, _)| census.states(*index));
             if let Some(states) = states.filter(|states| *states != States::default()) {
                 self.tds.entry(*id).or_default().remember(states);
             }
@@ -144,14 +160,13 @@ impl Stage {
     fn td_rows(&mut self, facts: &Facts<'_>) {
         // The last TD at a TDR is the one whose record and calls they are.
         let last: HashMap<u64, u32> = facts.model.tds.iter().map(|(id, td)| (td.tdr, *id)).collect();
-        let records = records(facts);
         let mut living = Vec::new();
         let mut gone = Vec::new();
         let mut lent = [0_u64; 6];
         for (id, state) in &facts.model.tds {
             let is_gone = state.life == Life::Gone;
             let is_last = last.get(&state.tdr) == Some(id);
-            let record = records.get(&state.tdr).filter(|_| is_last);
+            let record = facts.records.at(state.tdr).filter(|_| is_last);
             let frames = record.map_or([0; 6], |(_, record)| record.frames);
             lent.iter_mut().zip(frames).for_each(|(sum, frames)| *sum = sum.saturating_add(frames));
             let of_td = self.tds.entry(*id).or_default();
@@ -207,7 +222,7 @@ impl Stage {
         let state = facts.model.tds.get(&id)?;
         let of_td = self.tds.get(&id)?;
         let did = self.activity.td(state.tdr).cloned().unwrap_or_default();
-        let index = self.wanted_index(facts);
+        let index = facts.records.at(state.tdr).map(|(index, _)| *index);
         let census = facts.census.as_ref().filter(|census| index.is_some() && census.wanted == index);
         let before = self.wanted_before.as_ref().filter(|(then, ..)| *then == id);
         let before = before.map(|(_, then_ns, calls)| (calls, facts.now_ns.saturating_sub(*then_ns)));
@@ -223,28 +238,44 @@ impl Stage {
             to_shared: did.removed,
             lent_at_key_free: lent_at_key_free.unwrap_or(0),
             key_freed_ns,
-            destroyed_ns: of_td.destroyed_ns.filter(|time| *time <= facts.now_ns),
-            vcpus_out_ns: of_td.vcpus_out_ns.filter(|time| *time <= facts.now_ns),
+            destroyed_ns: of_td.destroyed_ns,
+            vcpus_out_ns: of_td.vcpus_out_ns,
         })
     }
 
     /// The index by which the census knows the TD that is wanted.
-    pub fn wanted_index(&self, facts: &Facts<'_>) -> Option<u16> {
-        let state = facts.model.tds.get(&self.wanted?)?;
-        records(facts).get(&state.tdr).map(|(index, _)| *index)
+    pub fn wanted_index(&self, model: &Model, records: &Records) -> Option<u16> {
+        let state = model.tds.get(&self.wanted?)?;
+        records.at(state.tdr).map(|(index, _)| *index)
     }
 }
 
-/// Records of TDs by TDR: of several at one TDR the last.
-fn records<'a>(facts: &'a Facts<'_>) -> BTreeMap<u64, (u16, &'a Td)> {
-    let mut records = BTreeMap::<u64, (u16, &Td)>::new();
-    for (index, record) in &facts.records {
-        let earlier = records.get(&record.tdr).is_some_and(|(_, known)| known.begun_ns > record.begun_ns);
-        if !earlier {
-            records.insert(record.tdr, (*index, record));
+/// What a ledger has of its TDs.
+#[derive(Debug, Default)]
+pub struct Records {
+    /// Frames that are lent to all of them.
+    pub lent: u64,
+    /// By TDR, with their index: of several at one TDR the last.
+    by_tdr: HashMap<u64, (u16, Td)>,
+}
+
+impl Records {
+    /// Of records by their index.
+    pub fn of(records: impl IntoIterator<Item = (u16, Td)>) -> Self {
+        let mut all = Self::default();
+        for (index, record) in records {
+            all.lent = all.lent.saturating_add(record.lent());
+            let known = all.by_tdr.entry(record.tdr).or_insert((index, record));
+            if known.1.begun_ns <= record.begun_ns {
+                *known = (index, record);
+            }
         }
+        all
     }
-    records
+
+    fn at(&self, tdr: u64) -> Option<&(u16, Td)> {
+        self.by_tdr.get(&tdr)
+    }
 }
 
 /// Rows of the leaves that were called. `before`: calls of so many ns ago, to tell rates.

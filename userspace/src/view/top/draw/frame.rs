@@ -154,7 +154,7 @@ fn label(view: View, open: View, words: Words) -> &'static str {
 /// Tabs with their keys, in as many words as there is room for if so many cells are left free; how many cells they take.
 fn tabs(pen: &mut Pen, place: Rect, scene: &Scene, ui: &Ui, free: u16) -> u16 {
     let palette = pen.look.palette;
-    let found = scene.by_kind.values().fold(0u64, |sum, count| sum.saturating_add(*count));
+    let found = scene.total();
     let count = |view, words| match view {
         View::Violations if found > 9_999 && words != Words::None => " (>9999)".to_owned(),
         View::Violations if found > 0 && words != Words::None => format!(" ({found})"),

@@ -14,19 +14,15 @@ use crate::{
         lines::{headline, span},
         top::{
             columns::{age, bytes, name, rate},
-            scene::{Found, Overhead, Phase, Rates, Scene, Source, TdRow},
+            scene::{Found, KINDS, Overhead, Phase, Rates, Scene, Source, TdRow},
         },
     },
 };
 
-/// The kinds of frames, in the order of [`crate::view::top::scene::Host::lent`].
-const KINDS: [PageKind; 6] =
-    [PageKind::Leaf, PageKind::Sept, PageKind::Tdr, PageKind::Tdcs, PageKind::Tdvpr, PageKind::Tdcx];
-
 /// How the host is, in a line or two.
 pub fn verdict(scene: &Scene, look: &Look) -> Vec<Line<'static>> {
     let (palette, symbols) = (look.palette, look.symbols);
-    let total = scene.by_kind.values().fold(0u64, |sum, count| sum.saturating_add(*count));
+    let total = scene.total();
     let mut lines = Vec::new();
     if let Phase::Starting(doing) = &scene.about.phase {
         lines.push(Line::styled(format!("{} starting: {doing}", symbols.warn), palette.warn));
