@@ -252,6 +252,8 @@ fn owned(fd: libc::c_int) -> Option<OwnedFd> {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test ends there")]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use super::*;
 
     /// Frame numbers need a capability: tests that use them are skipped without it, and say so.
@@ -302,9 +304,11 @@ mod tests {
             return;
         }
         let pinned = Pinned::here().unwrap();
-        // Anyone on this CPU may get the frame first: then again.
-        let found = (0..20).any(|_| {
-            let (memory, hunter) = (Memory::new(4).unwrap(), Memory::new(64).unwrap());
+        // Anyone on this CPU may get the frame first: then again, for as long as others are that busy.
+        let start = Instant::now();
+        let mut tries = std::iter::repeat(()).take_while(|()| start.elapsed() < Duration::from_secs(30));
+        let found = tries.any(|()| {
+            let (memory, hunter) = (Memory::new(4).unwrap(), Memory::new(512).unwrap());
             let pfn = memory.touch(1).unwrap();
             memory.punch(1, 1).unwrap();
             hunter.hunt(pfn).unwrap().is_some_and(|page| hunter.frame(page).unwrap() == Some(pfn))
