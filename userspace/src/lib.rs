@@ -12,4 +12,5 @@ pub mod recording;
 pub mod regression;
 pub mod report;
 pub mod source;
+pub mod trust;
 pub mod view;

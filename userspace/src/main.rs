@@ -7,7 +7,7 @@ use std::{
 
 use clap::Parser;
 use septwatch::commands::{
-    self, BadInput, Interrupted, audit, check, demo, diff, doctor, exit, explain, export, hold_keeper,
+    self, BadInput, Interrupted, agent, audit, check, demo, diff, doctor, exit, explain, export, hold_keeper,
     minimize, policy, record, replay, report, top, watch,
 };
 
@@ -23,6 +23,7 @@ struct Cli {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     Top(top::Args),
+    Agent(agent::Args),
     Demo(demo::Args),
     /// The demo's VMM, for the demo alone.
     #[command(hide = true)]
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
     let mut out = io::BufWriter::new(io::stdout().lock());
     let result = match &cli.command {
         Command::Top(args) => top::run(args, &mut out),
+        Command::Agent(args) => agent::run(args, &mut out),
         Command::Demo(args) => demo::run(args, &mut out),
         Command::DemoStandIn => demo::stand_in::run(),
         Command::Watch(args) => watch::run(args, &mut out),

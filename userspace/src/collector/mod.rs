@@ -2,3 +2,11 @@
 //!
 //! Nothing in here talks to the kernel, and nothing that an output waits for may hold up detection: what does not fit into
 //! a queue is counted as lost.
+
+pub mod http;
+pub mod journal;
+pub mod jsonl;
+pub mod message;
+pub mod metrics;
+pub mod outlet;
+pub mod snapshot;

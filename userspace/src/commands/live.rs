@@ -69,6 +69,23 @@ pub trait Sink {
     /// # Errors
     /// As for [`Self::event`].
     fn pumped(&mut self, session: &mut Session, guard: Option<&mut Guard>) -> Result<()>;
+
+    /// A hangup: the policy is about to be read again, and so may be what the command itself reads; see
+    /// [`Until::reloads`].
+    ///
+    /// # Errors
+    /// The command must end.
+    fn reload(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    /// It was read again.
+    ///
+    /// # Errors
+    /// As for [`Self::reload`].
+    fn reloaded(&mut self) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// When following ends, beside an interrupt.
@@ -80,6 +97,8 @@ pub struct Until {
     pub violation: bool,
     /// When this command has ended.
     pub command: Option<Child>,
+    /// Not when the terminal hangs up, even where no policy is followed.
+    pub reloads: bool,
     /// When somebody in this process says so.
     pub told: Option<Arc<Notify>>,
 }
@@ -213,8 +232,11 @@ pub(super) async fn follow(
                 if is_over { Woken::Over(Why::Duration) } else { Woken::Again }
             }
             asked = asked(guard.as_deref_mut()) => Woken::Asked(asked),
-            // Without a policy, a hangup ends it.
-            Some(()) = hangups.recv() => if guard.is_some() { Woken::Reload } else { Woken::Over(Why::Stopped) },
+            // Without anything to read again, a hangup ends it.
+            Some(()) = hangups.recv() => match guard.is_some() || until.reloads {
+                true => Woken::Reload,
+                false => Woken::Over(Why::Stopped),
+            },
             () = told(until.told.as_deref()) => Woken::Over(Why::Stopped),
             () = ended(&mut until.command) => Woken::Over(Why::CommandEnded),
             () = interrupts.received() => Woken::Over(Why::Stopped),
@@ -244,7 +266,11 @@ pub(super) async fn follow(
         match (woken, guard.as_deref_mut()) {
             (Woken::Over(why), _) => over = Some(why),
             (Woken::Asked(asked), Some(guard)) => guard.answer(asked, session),
-            (Woken::Reload, Some(guard)) => guard.reload(session)?,
+            (Woken::Reload, guard) => {
+                sink.reload()?;
+                guard.map_or(Ok(()), |guard| guard.reload(session))?;
+                sink.reloaded()?;
+            }
             _ => {}
         }
         if until.violation && found {

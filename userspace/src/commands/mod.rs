@@ -1,5 +1,6 @@
 //! One file per subcommand: its arguments, and what it prints. The work itself is done in the library's other rooms.
 
+pub mod agent;
 pub mod audit;
 pub mod check;
 pub mod demo;
@@ -18,6 +19,7 @@ pub mod record;
 mod recording;
 pub mod replay;
 pub mod report;
+mod storms;
 pub mod top;
 pub mod watch;
 mod watching;

@@ -133,7 +133,8 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
             Some(child.map_err(|error| BadInput(format!("COMMAND {name}: {error}")))?)
         }
     };
-    let mut until = Until { duration: args.duration, violation: args.until_violation, command, told: None };
+    let mut until =
+        Until { duration: args.duration, violation: args.until_violation, command, ..Until::default() };
     let mut why = live.follow(&mut until, &mut recording)?;
     if why == Why::Violation {
         // What it leads to belongs to it.

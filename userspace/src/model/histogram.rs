@@ -31,6 +31,35 @@ impl Summary {
     }
 }
 
+/// Spans counted between fixed bounds, as a time series has them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Buckets {
+    /// How many.
+    pub count: u64,
+    /// All of them together, in seconds, to three digits.
+    pub sum_s: f64,
+    /// How many are at most so long, in seconds, and longer than the bound before; the last bound is infinity.
+    pub counts: Vec<(f64, u64)>,
+}
+
+impl Buckets {
+    /// Bounds: powers of four from 2^10 ns, about a microsecond, to 2^36 ns, about a minute.
+    const EXPONENTS: std::ops::RangeInclusive<u32> = 10..=36;
+
+    /// Of the spans in a histogram of ns.
+    pub fn of(histogram: &Histogram<u64>) -> Self {
+        let bounds = Self::EXPONENTS.step_by(2).map(|exponent| (1_u64 << exponent) as f64 / 1e9);
+        let mut counts: Vec<_> = bounds.chain([f64::INFINITY]).map(|bound| (bound, 0)).collect();
+        for octave in octaves(histogram) {
+            // From 2^n to just below 2^(n + 1): at most the next bound.
+            let above = (octave.from_ns.ilog2() + 1).saturating_sub(*Self::EXPONENTS.start()).div_ceil(2);
+            let last = counts.len() - 1;
+            counts[last.min(above as usize)].1 += octave.count;
+        }
+        Self { count: histogram.len(), sum_s: histogram.mean() * histogram.len() as f64 / 1e9, counts }
+    }
+}
+
 /// Spans from a power of two to just below the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Octave {
@@ -63,6 +92,22 @@ pub fn octaves(histogram: &Histogram<u64>) -> Vec<Octave> {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
     use super::*;
+
+    #[test]
+    fn each_span_is_counted_once_below_its_bound() {
+        let mut histogram = Histogram::new_with_bounds(1, 1 << 40, 3).unwrap();
+        assert_eq!(Buckets::of(&histogram).counts.len(), 15);
+        for exponent in 0..40 {
+            histogram += 1_u64 << exponent;
+            histogram += (1_u64 << exponent) * 3 / 2;
+        }
+        let found = Buckets::of(&histogram);
+        let counts: Vec<_> = found.counts.iter().map(|(_, count)| *count).collect();
+        assert_eq!(counts, [20, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 8]);
+        assert_eq!(found.count, 80);
+        let sum = (1..40).fold(1.0, |sum, exponent| sum + (1_u64 << exponent) as f64 * 2.5) + 1.0;
+        assert!((found.sum_s - sum / 1e9).abs() < sum / 1e9 / 500.0, "{found:?}");
+    }
 
     #[test]
     fn octaves_begin_and_end_where_there_is_something() {

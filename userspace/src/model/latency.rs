@@ -8,7 +8,7 @@ use hdrhistogram::Histogram;
 use septwatch_common::{Leaf, config::SHAPES, wire::SeamcallOk};
 use serde::{Serialize, Serializer};
 
-use super::histogram::{Octave, Summary, octaves};
+use super::histogram::{Buckets, Octave, Summary, octaves};
 
 /// Longest latency that a record can tell, in ns; longer ones count as this.
 const LONGEST_NS: u64 = u32::MAX as u64;
@@ -54,6 +54,11 @@ impl Latencies {
     /// The latencies of each leaf summed up, in the order of their numbers.
     pub fn summaries(&self) -> impl Iterator<Item = (Leaf, Summary)> {
         self.histograms().map(|(leaf, histogram)| (leaf, Summary::of(histogram)))
+    }
+
+    /// The latencies of each leaf between fixed bounds, in the order of their numbers.
+    pub fn buckets(&self) -> impl Iterator<Item = (Leaf, Buckets)> {
+        self.histograms().map(|(leaf, histogram)| (leaf, Buckets::of(histogram)))
     }
 
     /// The latencies of a leaf summed up.

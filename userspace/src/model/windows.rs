@@ -9,7 +9,10 @@ use hdrhistogram::Histogram;
 use septwatch_common::{Violation, kvm::VmStage, wire::VmLife};
 use serde::{Serialize, Serializer};
 
-use super::{histogram::Summary, verdict::Verdict};
+use super::{
+    histogram::{Buckets, Summary},
+    verdict::Verdict,
+};
 
 /// A span that is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -169,6 +172,11 @@ impl Windows {
     /// The spans that were seen, summed up.
     pub fn summaries(&self) -> impl Iterator<Item = (Span, Summary)> {
         self.spans.iter().map(|(span, histogram)| (*span, Summary::of(histogram)))
+    }
+
+    /// The spans that were seen, between fixed bounds.
+    pub fn buckets(&self) -> impl Iterator<Item = (Span, Buckets)> {
+        self.spans.iter().map(|(span, histogram)| (*span, Buckets::of(histogram)))
     }
 }
 

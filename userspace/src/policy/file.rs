@@ -3,7 +3,6 @@
 mod check;
 mod place;
 mod raw;
-mod trust;
 pub(super) mod words;
 
 use std::{
@@ -18,6 +17,7 @@ use thiserror::Error;
 use wildmatch::WildMatch;
 
 use super::{reaction::Reaction, shipped};
+use crate::trust::{self, TrustError};
 pub use raw::{Confidence, File as Written};
 
 /// Longest file, in bytes.
@@ -37,13 +37,8 @@ pub enum PolicyError {
         help: String,
     },
     /// Others than root and this user decide what is in it.
-    #[error("{path}: {what}", path = path.display())]
-    Untrusted {
-        /// The file, or a folder that it is in.
-        path: PathBuf,
-        /// What is wrong with it, and what would be right.
-        what: String,
-    },
+    #[error(transparent)]
+    Untrusted(#[from] TrustError),
     /// Something in it is wrong.
     #[error("{path}:{line}: {key}{colon}{what}", path = path.display(), colon = if key.is_empty() { "" } else { ": " })]
     Line {

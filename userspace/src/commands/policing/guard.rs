@@ -303,6 +303,11 @@ impl Guard {
         self.engine.policy()
     }
 
+    /// Whether reactions that act are taken.
+    pub fn is_armed(&self) -> bool {
+        self.engine.policy().armed && self.actor.is_armed()
+    }
+
     /// What of it this host cannot carry out.
     pub fn gaps(&self) -> &[Gap] {
         &self.gaps

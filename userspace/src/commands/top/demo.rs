@@ -1,15 +1,8 @@
 //! The demo behind the screen: storm after storm, at a pace that a person can follow.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-        mpsc::Receiver,
-    },
-    thread::{self, JoinHandle},
-};
+use std::sync::mpsc::Receiver;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::Result;
 
 use super::{
     Args, about_here,
@@ -25,15 +18,12 @@ use crate::{
     commands::{
         live::{self, Until},
         recording,
+        storms::Storms,
     },
     hooks::lock::Lock,
     recording::header::{Clock, LedgerFacts, Origin},
     source::{
-        demo::{
-            module,
-            storm::{self, Config},
-            vmm::Host,
-        },
+        demo::module,
         open::{self, Options},
         session::Session,
     },
@@ -42,9 +32,6 @@ use crate::{
         top::scene::{Ask, Source},
     },
 };
-
-/// Operations of one storm; its faults are the storm's usual.
-const OPERATIONS: u64 = 100_000;
 
 /// Watches the demo until somebody has seen enough.
 ///
@@ -84,33 +71,4 @@ pub fn run(args: &Args, feed: &Feed, asks: Receiver<Ask>) -> Result<u64> {
     ended?;
     stormed?;
     Ok(0)
-}
-
-/// Storms, one after the other, on a thread of their own.
-struct Storms {
-    stop: Arc<AtomicBool>,
-    thread: JoinHandle<Result<()>>,
-}
-
-impl Storms {
-    fn begin(config: module::Config, seed: u64, pace: Option<u32>) -> Result<Self> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        let thread = thread::Builder::new().name("septwatch-demo".to_owned()).spawn(move || {
-            let storm = Config { operations: OPERATIONS, pace, ..Config::default() };
-            let host = Host::new(config, storm.host_pages(), false).context("the demo's host")?;
-            let mut seed = seed;
-            while !stopped.load(Ordering::Acquire) {
-                storm::storm_until(&host, &Config { seed, ..storm }, &stopped).context("the storm")?;
-                seed = seed.wrapping_add(1);
-            }
-            Ok(())
-        })?;
-        Ok(Self { stop, thread })
-    }
-
-    fn end(self) -> Result<()> {
-        self.stop.store(true, Ordering::Release);
-        self.thread.join().map_err(|_| anyhow!("the demo's thread died"))?
-    }
 }

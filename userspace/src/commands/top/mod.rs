@@ -113,9 +113,9 @@ pub struct Args {
 
 /// Operations a second; none: as many as there can be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pace(Option<u32>);
+pub struct Pace(pub Option<u32>);
 
-fn pace(text: &str) -> Result<Pace, String> {
+pub(super) fn pace(text: &str) -> Result<Pace, String> {
     if text == "max" {
         return Ok(Pace(None));
     }

@@ -82,7 +82,7 @@ fn nor_is_one_that_others_can_put_another_in_place_of() {
     for (open, mode) in [(&inner, 0o775), (&inner, 0o777)] {
         set(open, mode);
         let expected =
-            format!("DIR/inner: others can put another policy into this folder (mode 0{mode:o}): chmod go-w");
+            format!("DIR/inner: others can put another file into this folder (mode 0{mode:o}): chmod go-w");
         assert_eq!(refused(folder.path(), &link), expected);
     }
     // As /tmp is: what is somebody's there stays.
@@ -90,7 +90,7 @@ fn nor_is_one_that_others_can_put_another_in_place_of() {
     Policy::read(&link).unwrap();
     // The folder of the file itself, read through a link elsewhere.
     set(folder.path(), 0o777);
-    let expected = "DIR: others can put another policy into this folder (mode 0777): chmod go-w";
+    let expected = "DIR: others can put another file into this folder (mode 0777): chmod go-w";
     assert_eq!(refused(folder.path(), &link), expected);
 }
 
@@ -104,13 +104,13 @@ fn nor_is_a_strangers() {
     std::os::unix::fs::chown(&path, Some(4711), None).unwrap();
     assert_eq!(
         refused(folder.path(), &path),
-        "DIR/p.toml: owned by uid 4711: a policy must be root's or yours (chown)"
+        "DIR/p.toml: owned by uid 4711: it must be root's or yours (chown)"
     );
     std::os::unix::fs::chown(&path, Some(0), None).unwrap();
     std::os::unix::fs::chown(folder.path(), Some(4711), None).unwrap();
     assert_eq!(
         refused(folder.path(), &path),
-        "DIR: a folder of uid 4711, who can put another policy into it: it must be root's or yours"
+        "DIR: a folder of uid 4711, who can put another file into it: it must be root's or yours"
     );
 }
 
@@ -128,7 +128,7 @@ fn what_is_no_text_is_no_policy() {
     let long = [b"name = \"p\"\n#".as_slice(), &[b'x'; 1 << 20]].concat();
     assert_eq!(of(&long), "DIR/p.toml:1: longer than 1048576 bytes: no policy");
     let (folder, path) = written(b"");
-    assert_eq!(refused(folder.path(), folder.path()), "DIR: not a regular file: no policy");
+    assert_eq!(refused(folder.path(), folder.path()), "DIR: not a regular file");
     fs::remove_file(&path).unwrap();
     assert_eq!(
         refused(folder.path(), &path),
@@ -138,7 +138,7 @@ fn what_is_no_text_is_no_policy() {
     // A pipe that nobody writes to keeps nobody waiting.
     rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR, 0)
         .unwrap();
-    assert_eq!(refused(folder.path(), &path), "DIR/p.toml: not a regular file: no policy");
+    assert_eq!(refused(folder.path(), &path), "DIR/p.toml: not a regular file");
 }
 
 #[test]

@@ -8,10 +8,6 @@ use crate::{
     policy::{decision::Decision, subject::Subject},
 };
 
-/// Priorities of syslog(3).
-const CRITICAL: u8 = 2;
-const WARNING: u8 = 4;
-
 /// Writes a violation to the logs.
 ///
 /// # Errors
@@ -34,16 +30,7 @@ pub fn log(
     if !host.journal.exists() {
         return Ok("on standard error".to_owned());
     }
-    let priority = if verdict.suspect.is_certain() { CRITICAL } else { WARNING };
-    let mut entry = vec![
-        ("MESSAGE".to_owned(), line.trim_start_matches("septwatch: ").to_owned()),
-        ("PRIORITY".to_owned(), priority.to_string()),
-        ("SYSLOG_IDENTIFIER".to_owned(), "septwatch".to_owned()),
-    ];
-    entry.extend(
-        fields.into_iter().map(|(name, value)| (format!("SEPTWATCH_{}", name.to_uppercase()), value)),
-    );
-    let entry: Vec<_> = entry.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
+    let entry = journal::entry(line.trim_start_matches("septwatch: "), verdict, fields);
     let sent = journal::send(&host.journal, &entry);
     sent.map_err(super::file(&host.journal))?;
     Ok("on standard error and in the journal".to_owned())
@@ -55,26 +42,15 @@ fn fields(
     verdict: &Verdict,
     subject: &Subject,
 ) -> Vec<(&'static str, String)> {
-    let hex = |number: u64| format!("{number:#x}");
-    let failed = verdict.failed;
-    let fields = [
-        ("violation", Some(verdict.violation.name().to_owned())),
-        ("confidence", Some(verdict.confidence().to_owned())),
-        ("td", verdict.td.map(|td| td.to_string())),
+    let of_subject = [
         ("td_name", subject.name.clone()),
         ("td_uuid", subject.uuid.clone()),
-        ("tdr_pfn", verdict.tdr.map(hex)),
-        ("pfn", verdict.pfn.map(hex)),
-        ("gfn", verdict.gfn.map(hex)),
-        ("frames", Some(verdict.frames.to_string())),
         ("pid", subject.tgid.map(|tgid| tgid.to_string())),
-        ("failed_leaf", failed.and_then(|failed| failed.leaf).map(|leaf| leaf.name().to_owned())),
-        ("failed_status", failed.map(|failed| hex(failed.status.0))),
-        ("time_ns", Some(verdict.time_ns.to_string())),
         ("policy", Some(policy.to_owned())),
         ("rule", Some(decision.rule.clone())),
     ];
-    fields.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+    let of_subject = of_subject.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    journal::violation(verdict).into_iter().chain(of_subject).collect()
 }
 
 /// A value on one line, and in quotation marks where a blank or another such would end it.
@@ -115,7 +91,9 @@ mod tests {
         }
         assert!(entry.contains("SEPTWATCH_TD_NAME\n\t\0\0\0\0\0\0\0two\nlines\n"), "{entry:?}");
         assert!(
-            entry.starts_with("MESSAGE=violation=zap-failed confidence=certain td=3 td_name=\"two\\nlines\"")
+            entry.starts_with("MESSAGE=violation=zap-failed confidence=certain td=3 tdr_pfn=")
+                && entry.contains(" td_name=\"two\\nlines\""),
+            "{entry:?}"
         );
         drop(journal);
         assert!(log(&host).is_err(), "nobody reads");

@@ -5,7 +5,7 @@ pub mod cordon;
 pub mod freeze;
 pub mod hold;
 pub mod host;
-mod journal;
+pub(crate) mod journal;
 pub mod log;
 pub mod notify;
 pub mod panic;

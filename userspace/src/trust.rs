@@ -1,4 +1,4 @@
-//! Whether a file is one that only root and the user of this process decide about.
+//! Whether a file is one that only root and the user of this process decide about: a policy, a configuration.
 
 use std::{
     ffi::OsStr,
@@ -8,30 +8,54 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::PolicyError;
+use thiserror::Error;
 
 const STICKY: u32 = 0o1000;
 const OTHERS_WRITE: u32 = 0o022;
 
+/// The file must not be followed.
+#[derive(Debug, Error)]
+pub enum TrustError {
+    /// It, or a folder that leads to it, cannot be looked at.
+    #[error("{}: {source}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Others than root and this user decide about it.
+    #[error("{}: {what}", path.display())]
+    Untrusted {
+        /// What they decide about.
+        path: PathBuf,
+        /// How they do.
+        what: String,
+    },
+}
+
 /// Opens what may be no file: a pipe must not keep us waiting.
+///
+/// # Errors
+/// It cannot be opened.
 pub fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)
 }
 
 /// Whether nobody but root and this user can change the file that was opened, or put another in its place.
-pub fn check(path: &Path, file: &File) -> Result<(), PolicyError> {
-    let unreadable =
-        |path: &Path, source| PolicyError::File { path: path.to_owned(), source, help: String::new() };
-    let untrusted = |path: &Path, what: String| PolicyError::Untrusted { path: path.to_owned(), what };
+///
+/// # Errors
+/// Others can, or it cannot be looked at.
+pub fn check(path: &Path, file: &File) -> Result<(), TrustError> {
+    let unreadable = |path: &Path, source| TrustError::File { path: path.to_owned(), source };
+    let untrusted = |path: &Path, what: String| TrustError::Untrusted { path: path.to_owned(), what };
     let metadata = file.metadata().map_err(|error| unreadable(path, error))?;
     if !metadata.is_file() {
-        return Err(untrusted(path, "not a regular file: no policy".to_owned()));
+        return Err(untrusted(path, "not a regular file".to_owned()));
     }
     if let Some(owner) = stranger(&metadata) {
-        return Err(untrusted(
-            path,
-            format!("owned by uid {owner}: a policy must be root's or yours (chown)"),
-        ));
+        return Err(untrusted(path, format!("owned by uid {owner}: it must be root's or yours (chown)")));
     }
     if metadata.mode() & OTHERS_WRITE != 0 {
         let mode = metadata.mode() & 0o7777;
@@ -41,14 +65,13 @@ pub fn check(path: &Path, file: &File) -> Result<(), PolicyError> {
         let metadata = fs::metadata(&folder).map_err(|error| unreadable(&folder, error))?;
         if let Some(owner) = stranger(&metadata) {
             let what = format!(
-                "a folder of uid {owner}, who can put another policy into it: it must be root's or yours"
+                "a folder of uid {owner}, who can put another file into it: it must be root's or yours"
             );
             return Err(untrusted(&folder, what));
         }
         if metadata.mode() & OTHERS_WRITE != 0 && metadata.mode() & STICKY == 0 {
             let mode = metadata.mode() & 0o7777;
-            let what =
-                format!("others can put another policy into this folder (mode {mode:04o}): chmod go-w");
+            let what = format!("others can put another file into this folder (mode {mode:04o}): chmod go-w");
             return Err(untrusted(&folder, what));
         }
     }

@@ -1,0 +1,164 @@
+//! Connections and requests, one by one.
+
+use std::{
+    convert::Infallible,
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Duration,
+};
+
+use http_body_util::Full;
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::{Body as _, Bytes, Incoming},
+    header::{
+        ALLOW, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue,
+        WWW_AUTHENTICATE,
+    },
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, UnixListener},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use tokio_rustls::TlsAcceptor;
+
+use super::{Clients, Page, Shared, access::Gate, listen::Listening};
+
+/// Connections at the same time; further ones are closed at once.
+pub(super) const CONNECTIONS: usize = 64;
+/// How long a TLS handshake, or a request's head, may take.
+pub(super) const HEAD: Duration = Duration::from_secs(5);
+/// How long a connection may last in all: a scraper that keeps it open connects again.
+pub(super) const WHOLE: Duration = Duration::from_secs(60);
+/// Longest head of a request, in bytes.
+const LONGEST: usize = 16 * 1024;
+/// Wait before the next try where no connection can be accepted: no more descriptors.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A connection, of whatever kind.
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+
+enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Listener {
+    fn of(listening: Listening) -> io::Result<Self> {
+        Ok(match listening {
+            Listening::Tcp(listener, _) => Self::Tcp(TcpListener::from_std(listener)?),
+            Listening::Unix(listener, _) => Self::Unix(UnixListener::from_std(listener)?),
+        })
+    }
+
+    async fn accept(&self) -> io::Result<Box<dyn Stream>> {
+        Ok(match self {
+            Self::Tcp(listener) => Box::new(listener.accept().await?.0),
+            Self::Unix(listener) => Box::new(listener.accept().await?.0),
+        })
+    }
+}
+
+/// Serves until it is told to stop.
+pub(super) async fn serve(listening: Vec<Listening>, shared: Arc<Shared>, stop: Arc<Notify>) {
+    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut accepting = JoinSet::new();
+    for socket in listening {
+        let name = socket.to_string();
+        match Listener::of(socket) {
+            Ok(listener) => drop(accepting.spawn(accept(listener, Arc::clone(&shared), Arc::clone(&room)))),
+            Err(error) => eprintln!("septwatch: {name}: {error}"),
+        }
+    }
+    stop.notified().await;
+}
+
+async fn accept(listener: Listener, shared: Arc<Shared>, room: Arc<Semaphore>) {
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = listener.accept().await;
+        while connections.try_join_next().is_some() {}
+        match (accepted, Arc::clone(&room).try_acquire_owned()) {
+            (Ok(stream), Ok(place)) => {
+                drop(connections.spawn(connection(stream, Arc::clone(&shared), place)))
+            }
+            (Ok(_), Err(_)) => Clients::count(&shared.clients.turned_away),
+            // The peer has gone already, or there are no more descriptors: those of others may come back.
+            (Err(_), _) => sleep(PAUSE).await,
+        }
+    }
+}
+
+async fn connection(stream: Box<dyn Stream>, shared: Arc<Shared>, _place: OwnedSemaphorePermit) {
+    let gate = shared.gate();
+    let whole = async {
+        match &gate.tls {
+            None => http(stream, &shared, &gate).await,
+            Some(tls) => match timeout(HEAD, TlsAcceptor::from(Arc::clone(tls)).accept(stream)).await {
+                Ok(Ok(stream)) => http(stream, &shared, &gate).await,
+                Ok(Err(_)) | Err(_) => false,
+            },
+        }
+    };
+    if !timeout(WHOLE, whole).await.unwrap_or(false) {
+        Clients::count(&shared.clients.broken);
+    }
+}
+
+/// Whether it ended in good order.
+async fn http(stream: impl Stream, shared: &Shared, gate: &Gate) -> bool {
+    let service = service_fn(|request| async move { Ok::<_, Infallible>(answer(&request, shared, gate)) });
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(LONGEST);
+    http.serve_connection(TokioIo::new(stream), service).await.is_ok()
+}
+
+fn answer(request: &Request<Incoming>, shared: &Shared, gate: &Gate) -> Response<Full<Bytes>> {
+    let authorization = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
+    if !gate.lets_in(authorization) {
+        Clients::count(&shared.clients.refused);
+        return plain(StatusCode::UNAUTHORIZED, Some((WWW_AUTHENTICATE, "Bearer")));
+    }
+    // Nobody reads a body here; what follows it would be taken for the next request.
+    if !request.body().is_end_stream() {
+        return plain(StatusCode::PAYLOAD_TOO_LARGE, Some((CONNECTION, "close")));
+    }
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return plain(StatusCode::METHOD_NOT_ALLOWED, Some((ALLOW, "GET, HEAD")));
+    }
+    Clients::count(&shared.clients.answered);
+    // A page that panics is one answer less, not a server less.
+    match catch_unwind(AssertUnwindSafe(|| shared.pages.page(request.uri().path()))) {
+        Ok(Some(page)) => page_of(page),
+        Ok(None) => plain(StatusCode::NOT_FOUND, None),
+        Err(_) => plain(StatusCode::INTERNAL_SERVER_ERROR, None),
+    }
+}
+
+fn page_of(Page { status, content_type, body }: Page) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(body));
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+fn plain(status: StatusCode, header: Option<(HeaderName, &'static str)>) -> Response<Full<Bytes>> {
+    let body = format!("{}\n", status.canonical_reason().unwrap_or("error"));
+    let content_type = "text/plain; charset=utf-8";
+    let mut response = page_of(Page { status: status.as_u16(), content_type, body: body.into_bytes() });
+    if let Some((name, value)) = header {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}

@@ -1,0 +1,277 @@
+//! A host's state as Prometheus metrics: names, units and help texts, in the OpenMetrics text format.
+//! <https://prometheus.io/docs/specs/om/open_metrics_spec/>, <https://prometheus.io/docs/practices/naming/>
+//!
+//! Counters come from the kernel side and live as long as its ledger: an agent that is started again does not set them
+//! back. Labels are bounded by what there is of leaves, violations, hooks, kinds; only TDs are many, and of those
+//! [`super::snapshot::chosen`] leaves the worst.
+
+mod exposition;
+mod process;
+
+use std::{fmt, sync::Arc};
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, text},
+    registry::Registry,
+};
+use septwatch_common::{Leaf, Life, PageKind, Violation, config::HOOKED};
+
+use super::snapshot::{FRAME, Shared, Snapshot};
+use crate::hooks::table::{HOOKS, Need};
+use exposition::Exposition;
+
+/// What a scrape is answered with.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Writes metrics.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+}
+
+/// What does not change while the agent runs.
+#[derive(Clone, Debug)]
+pub struct About {
+    /// `uname -r`
+    pub kernel: String,
+    /// The TDX module's version, where the kernel tells it.
+    pub tdx_module: Option<String>,
+    /// `live` or `demo`.
+    pub source: &'static str,
+}
+
+impl Metrics {
+    /// Of what is shared.
+    pub fn new(shared: Arc<Shared>, about: About) -> Self {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(Host { shared, about }));
+        Self { registry }
+    }
+
+    /// All metrics as text.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        // It cannot fail: it is a String.
+        let _ = text::encode(&mut text, &self.registry);
+        text
+    }
+}
+
+#[derive(Debug)]
+struct Host {
+    shared: Arc<Shared>,
+    about: About,
+}
+
+impl Collector for Host {
+    fn encode(&self, encoder: DescriptorEncoder) -> fmt::Result {
+        let mut to = Exposition::new(encoder);
+        let About { kernel, tdx_module, source } = &self.about;
+        let module = tdx_module.as_deref().unwrap_or("");
+        let version = env!("CARGO_PKG_VERSION");
+        to.info(
+            "septwatch_build",
+            "This agent, the kernel and the TDX module that it watches",
+            &[("version", version), ("kernel", kernel), ("tdx_module", module), ("source", source)],
+        )?;
+        process::encode(&mut to)?;
+        outputs(&mut to, &self.shared)?;
+        let newest = self.shared.newest();
+        let age = newest.as_ref().map_or(f64::INFINITY, |(age, _)| age.as_secs_f64());
+        to.seconds(
+            "septwatch_snapshot_age",
+            "Since the watching thread last put down how the host stands",
+            age,
+        )?;
+        match newest {
+            Some((_, snapshot)) => host(&mut to, &snapshot),
+            None => Ok(()),
+        }
+    }
+}
+
+fn outputs(to: &mut Exposition<'_>, shared: &Shared) -> fmt::Result {
+    let outputs: Vec<_> =
+        shared.outputs().into_iter().map(|(name, counts)| (name, counts.counted())).collect();
+    let mut each = |name, help, figure: fn(&super::outlet::Counted) -> u64| {
+        to.counters(
+            name,
+            help,
+            outputs.iter().map(|(output, counted)| ([("output", *output)], figure(counted))),
+        )
+    };
+    each("septwatch_output_events", "Events that an output was given", |counted| counted.offered)?;
+    each("septwatch_output_delivered_events", "Events that an output passed on", |counted| {
+        counted.delivered
+    })?;
+    each("septwatch_output_lost_events", "Events that an output will never pass on", |counted| counted.lost)?;
+    to.gauges(
+        "septwatch_output_waiting_events",
+        "Events that wait at an output",
+        outputs.iter().map(|(output, counted)| ([("output", *output)], counted.waiting() as f64)),
+    )?;
+    to.gauges(
+        "septwatch_output_failing",
+        "1: the last event that an output was given was lost",
+        outputs
+            .iter()
+            .map(|(output, counted)| ([("output", *output)], f64::from(u8::from(counted.trouble.is_some())))),
+    )
+}
+
+fn host(to: &mut Exposition<'_>, snapshot: &Snapshot) -> fmt::Result {
+    hooks(to, snapshot)?;
+    counted(to, snapshot)?;
+    tds(to, snapshot)?;
+    to.histograms(
+        "septwatch_window",
+        "How long things stayed wrong, by where the span begins and ends",
+        snapshot.windows.iter().map(|(span, buckets)| ([("span", span.name())], buckets)),
+    )?;
+    to.histograms(
+        "septwatch_seamcall_duration",
+        "From the entry of the kernel's function around a SEAMCALL to its return",
+        snapshot.latencies.iter().map(|(leaf, buckets)| ([("leaf", leaf.name())], buckets)),
+    )?;
+    let Some(policy) = &snapshot.policy else { return Ok(()) };
+    let labels = [("policy", policy.name.as_str())];
+    to.gauges(
+        "septwatch_policy_armed",
+        "1: the policy acts; 0: it only says what it would do",
+        [(labels, f64::from(u8::from(policy.armed)))],
+    )?;
+    to.gauges(
+        "septwatch_policy_gaps",
+        "Reactions of the policy that this host cannot carry out",
+        [(labels, policy.gaps as f64)],
+    )?;
+    to.counters(
+        "septwatch_reactions",
+        "Steps of the policy since the agent began, by permit (do, dry, refused) and result",
+        policy.steps.iter().map(|((reaction, permit, result), count)| {
+            ([("reaction", *reaction), ("permit", *permit), ("result", *result)], *count)
+        }),
+    )
+}
+
+fn hooks(to: &mut Exposition<'_>, snapshot: &Snapshot) -> fmt::Result {
+    let is_required = |name: &str| {
+        HOOKS.iter().find(|spec| spec.name == name).is_some_and(|spec| spec.need == Need::Required)
+    };
+    to.gauges(
+        "septwatch_hook_attached",
+        "1: the hook is attached; 0: this kernel has none, and what it detects is not detected",
+        snapshot.hooks.iter().map(|hook| {
+            let need = if is_required(&hook.name) { "required" } else { "optional" };
+            ([("hook", hook.name.as_str()), ("need", need)], f64::from(u8::from(hook.missing.is_none())))
+        }),
+    )
+}
+
+fn counted(to: &mut Exposition<'_>, snapshot: &Snapshot) -> fmt::Result {
+    let Some(standing) = &snapshot.standing else { return Ok(()) };
+    let counters = &standing.counters;
+    to.counters(
+        "septwatch_violations",
+        "Violations since the ledger began",
+        Violation::ALL
+            .iter()
+            .zip(counters.violations)
+            .map(|(kind, count)| ([("violation", kind.name())], count)),
+    )?;
+    to.counter(
+        "septwatch_suspect_violations",
+        "Violations since the agent began whose verdict is suspect",
+        snapshot.suspect,
+    )?;
+    to.seconds(
+        "septwatch_last_violation_timestamp",
+        "When the last violation was, since 1970; 0: none since the agent began",
+        snapshot.last_violation_ns as f64 / 1e9,
+    )?;
+    let leaves = Leaf::ALL.iter().filter(|leaf| HOOKED.contains(leaf));
+    to.counters(
+        "septwatch_seamcalls",
+        "SEAMCALLs that returned, by leaf and answer (BUSY is TDX_OPERAND_BUSY)",
+        leaves.flat_map(|leaf| {
+            let answers = counters.calls[*leaf as usize];
+            let outcomes = [("ok", answers.ok), ("busy", answers.busy), ("error", answers.error)];
+            outcomes.map(|(outcome, count)| ([("leaf", leaf.name()), ("outcome", outcome)], count))
+        }),
+    )?;
+    let streams = [("vital", standing.vital), ("pages", standing.pages)];
+    to.counters(
+        "septwatch_records",
+        "Records that the programs in the kernel numbered, since the ledger began",
+        streams.map(|(stream, balance)| ([("stream", stream)], balance.produced)),
+    )?;
+    to.counters(
+        "septwatch_received_records",
+        "Records that arrived at this agent or one before it",
+        streams.map(|(stream, balance)| ([("stream", stream)], balance.received + balance.earlier)),
+    )?;
+    to.counters(
+        "septwatch_lost_records",
+        "Records that found the ring buffer full",
+        streams.map(|(stream, balance)| ([("stream", stream)], balance.lost)),
+    )?;
+    to.counter(
+        "septwatch_missed_releases",
+        "Runs at the page allocator's tracepoints that the kernel's recursion guard dropped",
+        standing.missed_releases,
+    )?;
+    to.counter(
+        "septwatch_frames_outside_ledger",
+        "Lent frames that found no room in the ledger",
+        counters.outside,
+    )?;
+    to.counter("septwatch_unread_seamcalls", "SEAMCALLs whose arguments could not be read", counters.unread)
+}
+
+fn tds(to: &mut Exposition<'_>, snapshot: &Snapshot) -> fmt::Result {
+    let lives = [Life::Created, Life::Initialized, Life::Finalized, Life::KeyFreed];
+    to.gauges(
+        "septwatch_tds",
+        "TDs that are there, by how far their lives have come",
+        lives.map(|life| ([("life", life.name())], snapshot.tds.get(&life).copied().unwrap_or(0) as f64)),
+    )?;
+    to.counter("septwatch_tds_seen", "TDs that were seen since the agent began", snapshot.tds_seen)?;
+    let kinds =
+        [PageKind::Leaf, PageKind::Sept, PageKind::Tdr, PageKind::Tdcs, PageKind::Tdvpr, PageKind::Tdcx];
+    to.bytes(
+        "septwatch_lent",
+        "Memory that is lent to the TDX module, by what the page is",
+        kinds.map(|kind| ([("kind", kind.name())], snapshot.lent[kind as usize] * FRAME)),
+    )?;
+    let (held, held_tds) = snapshot.held;
+    to.bytes::<0, _>(
+        "septwatch_held",
+        "Memory that a policy keeps from being given back",
+        [([], held * FRAME)],
+    )?;
+    to.gauges::<0, _>("septwatch_held_tds", "TDs whose memory a policy holds", [([], held_tds as f64)])?;
+    let rows: Vec<_> = snapshot.rows.iter().map(|row| (row.td.to_string(), row)).collect();
+    let label = |at: usize| [("td", rows[at].0.as_str()), ("comm", rows[at].1.comm.as_str())];
+    let all = || 0..rows.len();
+    to.bytes(
+        "septwatch_td_lent",
+        "Memory that is lent to a TD; of the TDs with the most, and of those with violations",
+        all().map(|at| (label(at), rows[at].1.lent * FRAME)),
+    )?;
+    to.bytes(
+        "septwatch_td_held",
+        "Memory of a TD that a policy keeps from being given back",
+        all().map(|at| (label(at), rows[at].1.held * FRAME)),
+    )?;
+    to.counters(
+        "septwatch_td_violations",
+        "Violations of a TD since the agent began",
+        all().map(|at| (label(at), rows[at].1.violations)),
+    )?;
+    to.gauges(
+        "septwatch_td_suspect",
+        "1: verdicts about this TD are suspect",
+        all().map(|at| (label(at), f64::from(u8::from(rows[at].1.suspect)))),
+    )
+}

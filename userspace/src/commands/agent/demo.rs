@@ -1,0 +1,39 @@
+//! The demo behind an agent: everything but the source is real.
+
+use anyhow::Result;
+
+use super::{Args, Collecting, Settings, watched::Watched, watching};
+use crate::{
+    commands::{
+        live::{self, Until},
+        recording,
+        storms::Storms,
+    },
+    hooks::lock::Lock,
+    source::{demo::module, open, session::Session},
+    view::stack::KernelSymbols,
+};
+
+/// Watches the demo until it is told to end.
+///
+/// # Errors
+/// This host cannot.
+pub fn run(args: &Args, settings: &Settings, collecting: Collecting) -> Result<()> {
+    open::check_capabilities()?;
+    let _lock = Lock::take("agent --demo")?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let options = watching(settings).options();
+    let (mut kernel, config) = open::demo(module::Shape::V7_3, &options)?;
+    kernel.record_pages(options.latency)?;
+    let mut session = Session::new(kernel)?;
+    let mut watched = Watched::begin(collecting, recording::demo_hooks(), settings.metrics.tds as usize);
+    let symbols = KernelSymbols::running().into();
+    watched.ready(&mut session, None)?;
+    let storms = Storms::begin(config, args.seed, args.pace.0)?;
+    let mut until = Until { duration: args.duration, reloads: true, ..Until::default() };
+    let ended = runtime.block_on(live::follow(&mut session, &symbols, None, &mut until, &mut watched));
+    let stormed = storms.end();
+    watched.end();
+    ended?;
+    stormed
+}

@@ -1,0 +1,260 @@
+//! `septwatch agent`: the service. It watches this host, follows a policy, and tells others what it sees.
+//!
+//! The thread that watches never waits for anybody: it hands events to [`crate::collector`]'s outputs, and puts down every
+//! second how the host stands.
+
+mod demo;
+mod health;
+mod settings;
+mod systemd;
+mod values;
+mod watched;
+
+use std::{
+    io::Write,
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+
+use super::{
+    BadInput, Policing, Watching, exit,
+    live::{Live, Until},
+    recording,
+    top::{Pace, pace},
+    watching::span,
+};
+use crate::{
+    collector::{
+        http::{Access, Server},
+        journal::{self, Journal},
+        jsonl::{JsonLines, Target},
+        metrics::{About, Metrics},
+        outlet::Outlet,
+        snapshot::Shared,
+    },
+    hooks::load::CHUNK_BYTES,
+    policy::file::Policy,
+    recording::header::HookFact,
+    source::open::Options,
+};
+use health::Health;
+use settings::{Given, Settings};
+use watched::Watched;
+
+/// Watches this host as a service: keeps the ledger, follows a policy, and serves metrics, health and events.
+///
+/// Every setting is a flag, an environment variable and a key of the configuration file, in that order.
+///
+/// Exit code 0: it was told to end; 2: the configuration is wrong; 3: this host cannot be watched.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// Watch a demonstration instead of this host: storm after storm of mistakes on a software TDX module.
+    #[arg(long, conflicts_with = "name")]
+    pub demo: bool,
+    /// Decides what the demo's storms do.
+    #[arg(long, default_value_t = 1, requires = "demo")]
+    pub seed: u64,
+    /// How many pages the demo maps, zaps and frees in a second; `max` for as many as it can.
+    #[arg(long, value_name = "NUMBER", default_value = "2000", value_parser = pace, requires = "demo")]
+    pub pace: Pace,
+    /// End after this time, such as 90s or 5m.
+    #[arg(long, value_name = "TIME", value_parser = span)]
+    pub duration: Option<Duration>,
+    /// The configuration file. Without it /etc/septwatch/agent.toml, if there is one.
+    #[arg(long, value_name = "FILE", env = "SEPTWATCH_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// Check the configuration, and what it refers to, and end.
+    #[arg(long)]
+    pub check_config: bool,
+    /// Print the configuration as it is with all that is given, each setting with its text, and end.
+    #[arg(long)]
+    pub print_config: bool,
+    /// Settings.
+    #[command(flatten)]
+    pub given: Given,
+}
+
+/// How long outputs have at the end for what waits.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Runs the command.
+///
+/// # Errors
+/// The configuration is wrong, this host cannot be watched, or an address cannot be listened on.
+pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
+    let settings = Settings::settle(args.given.clone(), args.config.as_deref());
+    let settings = settings.map_err(|error| BadInput(error.to_string()))?;
+    if args.print_config {
+        write!(out, "{}", settings.print())?;
+        return Ok(exit::OK);
+    }
+    check(&settings)?;
+    if args.check_config {
+        writeln!(out, "the configuration is good")?;
+        return Ok(exit::OK);
+    }
+    let collecting = Collecting::begin(&settings, args.demo)?;
+    match args.demo {
+        true => demo::run(args, &settings, collecting)?,
+        false => live(args, &settings, collecting)?,
+    }
+    Ok(exit::OK)
+}
+
+fn wrong(setting: &str, what: impl std::fmt::Display) -> BadInput {
+    BadInput(format!("the setting {setting}: {what}"))
+}
+
+/// What can be said of the configuration before anything is attached.
+fn check(settings: &Settings) -> Result<()> {
+    let Settings { ledger, policy, metrics, events, journal } = settings;
+    if ledger.limit.0.is_some_and(|limit| limit.0 < CHUNK_BYTES) {
+        return Err(wrong("ledger.limit", "less than 4K, which has no room for a single frame").into());
+    }
+    if ledger.ring.0.is_some_and(|ring| !ring.0.is_power_of_two() || !(4096..=1 << 30).contains(&ring.0)) {
+        return Err(wrong("ledger.ring", "not a power of two from 4K to 1G").into());
+    }
+    for (setting, queue) in [("events.queue", events.queue), ("journal.queue", journal.queue)] {
+        if !(1..=1 << 20).contains(&queue) {
+            return Err(wrong(setting, "not from 1 to 1048576").into());
+        }
+    }
+    if events.keep > 1000 {
+        return Err(wrong("events.keep", "more than 1000").into());
+    }
+    match &policy.name.0 {
+        Some(name) => drop(Policy::find(name).map_err(|error| wrong("policy.name", error))?),
+        None if policy.arm => {
+            return Err(wrong("policy.arm", "there is no policy to arm: policy.name").into());
+        }
+        None => {}
+    }
+    if let Some(listen) = &metrics.listen.0 {
+        access(settings).check(listen).map_err(|error| BadInput(error.to_string()))?;
+    }
+    Ok(())
+}
+
+fn access(settings: &Settings) -> Access {
+    let metrics = &settings.metrics;
+    Access {
+        tls_certificate: metrics.tls_certificate.0.clone(),
+        tls_key: metrics.tls_key.0.clone(),
+        client_ca: metrics.client_ca.0.clone(),
+        token_file: metrics.token_file.0.clone(),
+    }
+}
+
+/// Everything that others are told by.
+struct Collecting {
+    shared: Arc<Shared>,
+    outlets: Vec<Outlet>,
+    /// Files of outputs are to be opened again by their paths.
+    reopen: Arc<AtomicBool>,
+    server: Option<Server>,
+}
+
+impl Collecting {
+    fn begin(settings: &Settings, demo: bool) -> Result<Self> {
+        let Settings { events, journal, metrics, .. } = settings;
+        let (shared, reopen) = (Arc::new(Shared::default()), Arc::new(AtomicBool::new(false)));
+        let mut outlets = Vec::new();
+        if let Some(path) = &events.file.0 {
+            let target = match path.as_os_str() == "-" {
+                true => Target::Stdout,
+                false => {
+                    Target::File { path: path.clone(), rotate_bytes: events.rotate.0, keep: events.keep }
+                }
+            };
+            let lines = JsonLines::begin(target, Arc::clone(&reopen));
+            let lines =
+                lines.map_err(|error| wrong("events.file", format_args!("{}: {error}", path.display())))?;
+            outlets.push(Outlet::begin("events", events.queue as usize, lines)?);
+        }
+        let socket = PathBuf::from(journal::SOCKET);
+        if journal.enabled && socket.exists() {
+            outlets.push(Outlet::begin("journal", journal.queue as usize, Journal::at(socket))?);
+        }
+        for outlet in &outlets {
+            shared.output(outlet.name(), outlet.counts());
+        }
+        let server = match &metrics.listen.0 {
+            None => None,
+            Some(listen) => {
+                let kernel = recording::running_kernel();
+                let source = if demo { "demo" } else { "live" };
+                let about = About { kernel: kernel.release, tdx_module: kernel.tdx_module, source };
+                let pages = Health::new(Metrics::new(Arc::clone(&shared), about), Arc::clone(&shared));
+                let server = Server::begin(listen, access(settings), Arc::new(pages));
+                let server = server.with_context(|| format!("the setting metrics.listen: {listen}"))?;
+                for address in server.addresses() {
+                    eprintln!("septwatch: metrics at {address}");
+                }
+                Some(server)
+            }
+        };
+        Ok(Self { shared, outlets, reopen, server })
+    }
+
+    /// The configuration is to be read again, as far as that is possible while it is at work: certificates, the token,
+    /// files.
+    fn reload(&mut self) {
+        self.reopen.store(true, std::sync::atomic::Ordering::Release);
+        if let Some(server) = &self.server
+            && let Err(error) = server.reload()
+        {
+            eprintln!("septwatch: certificates and token stay as they were: {error}");
+        }
+    }
+
+    fn end(mut self) {
+        for outlet in &mut self.outlets {
+            outlet.end(PATIENCE);
+        }
+        drop(self.server);
+    }
+}
+
+fn watching(settings: &Settings) -> Watching {
+    Watching {
+        ledger_limit: settings.ledger.limit.0.map(|limit| limit.0),
+        bpf_log: None,
+        // It is at most 1 GiB.
+        ring_bytes: settings.ledger.ring.0.map(|ring| ring.0 as u32),
+        latency: settings.ledger.latency,
+    }
+}
+
+fn live(args: &Args, settings: &Settings, collecting: Collecting) -> Result<()> {
+    let watching = watching(settings);
+    let options = Options { ..watching.options() };
+    let policing = Policing {
+        policy: settings.policy.name.0.clone(),
+        arm: settings.policy.arm,
+        allow_degraded: settings.policy.allow_degraded,
+        audit: settings.policy.audit.clone(),
+    };
+    let mut live = Live::begin("agent", &watching, &policing, &options, options.latency)?;
+    let (mut hooks, _) = recording::of_opened(&live.opened, &options)?;
+    not_attached(&mut hooks, &live);
+    let mut watched = Watched::begin(collecting, hooks, settings.metrics.tds as usize);
+    watched.ready(&mut live.session, live.guard.as_mut())?;
+    let mut until = Until { duration: args.duration, reloads: true, ..Until::default() };
+    let ended = live.follow(&mut until, &mut watched);
+    watched.end();
+    live.end(settings.ledger.keep)?;
+    ended?;
+    Ok(())
+}
+
+/// Hooks that were planned, and that the kernel then refused, are missing.
+fn not_attached(hooks: &mut [HookFact], live: &Live) {
+    for (name, error) in &live.opened.not_attached {
+        for hook in hooks.iter_mut().filter(|hook| hook.name == *name) {
+            (hook.bound, hook.missing) = (None, Some(super::told(error)));
+        }
+    }
+}

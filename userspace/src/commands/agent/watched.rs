@@ -1,0 +1,197 @@
+//! What arrives goes to the outputs, and every second it is put down how the host stands.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::Result;
+use septwatch_common::{
+    Life,
+    config::{MAX_TDS, TD_PROBES},
+};
+
+use super::{Collecting, systemd::Systemd};
+use crate::{
+    collector::{
+        message::{Message, Messages},
+        snapshot::{FRAME, PolicyRow, Snapshot, TdRow, chosen},
+    },
+    commands::{live::Sink, policing::Guard},
+    model::verdict::Verdict,
+    policy::audit::{Done, Step},
+    recording::header::{Clock, HookFact},
+    source::{event::Event, session::Session},
+    view::{stack::Places, top::columns::bytes},
+};
+
+/// How often it is put down how the host stands.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Hands on what arrives.
+pub struct Watched {
+    collecting: Collecting,
+    hooks: Arc<Vec<HookFact>>,
+    tds: usize,
+    messages: Messages,
+    systemd: Systemd,
+    looked: Option<Instant>,
+    last_violation_ns: u64,
+    steps: BTreeMap<(&'static str, &'static str, &'static str), u64>,
+}
+
+impl Watched {
+    /// Begins; `tds`: so many have metrics of their own.
+    pub fn begin(collecting: Collecting, hooks: Vec<HookFact>, tds: usize) -> Self {
+        Self {
+            collecting,
+            hooks: Arc::new(hooks),
+            tds,
+            messages: Messages::here(),
+            systemd: Systemd::here(),
+            looked: None,
+            last_violation_ns: 0,
+            steps: BTreeMap::new(),
+        }
+    }
+
+    /// Everything is attached: others may know.
+    ///
+    /// # Errors
+    /// The kernel side cannot be read.
+    pub fn ready(&mut self, session: &mut Session, guard: Option<&mut Guard>) -> Result<()> {
+        self.look(session, guard)?;
+        self.systemd.ready();
+        Ok(())
+    }
+
+    /// Ends the outputs, after what waits was passed on.
+    pub fn end(self) {
+        self.systemd.stopping();
+        self.collecting.end();
+    }
+
+    fn offer(&self, message: &Arc<Message>) {
+        self.collecting.outlets.iter().for_each(|outlet| outlet.offer(message));
+    }
+
+    fn look(&mut self, session: &mut Session, guard: Option<&mut Guard>) -> Result<()> {
+        self.looked = Some(Instant::now());
+        self.messages.set_clock();
+        let snapshot = self.snapshot(session, guard)?;
+        self.systemd.status(status(&snapshot));
+        self.collecting.shared.publish(snapshot);
+        Ok(())
+    }
+
+    fn snapshot(&self, session: &mut Session, guard: Option<&mut Guard>) -> Result<Snapshot> {
+        let in_force =
+            session.kernel().reactions().all_held()?.into_iter().filter(|(_, held)| held.errno != 0);
+        let held: HashMap<u32, u64> = in_force.map(|(td, held)| (td, held.frames)).collect();
+        // TDs are given indexes in turn.
+        let last = session.model().tds.keys().next_back().map_or(0, |id| u64::from(*id));
+        let records = session.kernel().records((last + TD_PROBES + 1).min(MAX_TDS.into()) as u32)?;
+        let (standing, _) = session.standing_lately()?;
+        let mut snapshot = Snapshot {
+            standing: Some(standing),
+            hooks: Arc::clone(&self.hooks),
+            held: (held.values().sum(), held.len() as u64),
+            last_violation_ns: self.last_violation_ns,
+            ..Snapshot::default()
+        };
+        let model = session.model();
+        let mut rows = Vec::new();
+        for (_, record) in records {
+            for (sum, frames) in snapshot.lent.iter_mut().zip(record.frames) {
+                *sum = sum.saturating_add(frames);
+            }
+            let Some(life) = Life::from_number(record.life).filter(|life| *life != Life::Gone) else {
+                continue;
+            };
+            *snapshot.tds.entry(life).or_default() += 1;
+            let known = model.tds.get(&record.id);
+            rows.push(TdRow {
+                td: record.id,
+                comm: known.map(|td| td.comm.clone()).unwrap_or_default(),
+                lent: record.lent(),
+                held: held.get(&record.id).copied().unwrap_or(0),
+                violations: known.map_or(0, |td| td.violations),
+                suspect: !record.suspect.is_certain(),
+            });
+        }
+        snapshot.rows = chosen(rows, self.tds);
+        snapshot.tds_seen = model.tds_seen;
+        snapshot.suspect = model.suspect;
+        snapshot.windows = model.windows.buckets().collect();
+        snapshot.latencies = model.latencies.buckets().collect();
+        snapshot.policy = guard.map(|guard| PolicyRow {
+            name: guard.policy().name.clone(),
+            armed: guard.is_armed(),
+            gaps: guard.gaps().len(),
+            steps: self.steps.clone(),
+        });
+        Ok(snapshot)
+    }
+}
+
+/// For `systemctl status`.
+fn status(snapshot: &Snapshot) -> String {
+    let tds: u64 = snapshot.tds.values().sum();
+    let lent: u64 = snapshot.lent.iter().sum();
+    let counters = snapshot.standing.map(|standing| standing.counters);
+    let violations: u64 = counters.map_or(0, |counters| counters.violations.iter().sum());
+    let lost = counters.map_or(0, |counters| counters.vital.lost);
+    let policy = match &snapshot.policy {
+        Some(policy) if policy.armed => format!("; policy {} armed", policy.name),
+        Some(policy) => format!("; policy {}, a dry run", policy.name),
+        None => String::new(),
+    };
+    format!(
+        "{violations} violations, {lost} lost; {tds} TDs with {}{policy}",
+        bytes(lent.saturating_mul(FRAME))
+    )
+}
+
+impl Sink for Watched {
+    fn event(&mut self, event: &Event, found: Option<(&Verdict, &Places)>) -> Result<()> {
+        if let Some(message) = self.messages.event(event, found) {
+            if let Some((verdict, _)) = found {
+                self.last_violation_ns = Clock::now().realtime_of(verdict.time_ns);
+            }
+            self.offer(&message);
+        }
+        Ok(())
+    }
+
+    fn reaction(&mut self, step: &Step) -> Result<()> {
+        let result = match step.result {
+            Some(Done::Done) => "done",
+            Some(Done::Failed) => "failed",
+            Some(Done::Skipped) => "skipped",
+            None => "none",
+        };
+        *self.steps.entry((step.reaction, step.permit, result)).or_default() += 1;
+        self.offer(&self.messages.step(step));
+        Ok(())
+    }
+
+    fn pumped(&mut self, session: &mut Session, guard: Option<&mut Guard>) -> Result<()> {
+        self.systemd.lives();
+        if self.looked.is_none_or(|looked| looked.elapsed() >= LOOK) {
+            self.look(session, guard)?;
+        }
+        Ok(())
+    }
+
+    fn reload(&mut self) -> Result<()> {
+        self.systemd.reloading();
+        self.collecting.reload();
+        Ok(())
+    }
+
+    fn reloaded(&mut self) -> Result<()> {
+        self.systemd.ready();
+        Ok(())
+    }
+}
