@@ -2,6 +2,7 @@
 
 pub mod collector;
 pub mod commands;
+pub mod confine;
 pub mod explain;
 pub mod export;
 pub mod hooks;

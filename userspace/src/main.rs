@@ -7,42 +7,11 @@ use std::{
 
 use clap::Parser;
 use septwatch::commands::{
-    self, BadInput, Interrupted, agent, audit, check, demo, diff, doctor, exit, explain, export, hold_keeper,
-    minimize, policy, record, replay, report, top, watch,
+    self, BadInput, Interrupted, agent, audit, check,
+    cli::{Cli, Command},
+    completions, demo, diff, doctor, exit, explain, export, hold_keeper, man, minimize, policy, record,
+    replay, report, top, watch,
 };
-
-/// Watches the physical pages that this host lends to the Intel TDX module, and says so the moment one of them is given
-/// back while a trust domain (TD) still maps it.
-#[derive(Debug, Parser)]
-#[command(version, arg_required_else_help = true)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, clap::Subcommand)]
-enum Command {
-    Top(top::Args),
-    Agent(agent::Args),
-    Demo(demo::Args),
-    /// The demo's VMM, for the demo alone.
-    #[command(hide = true)]
-    DemoStandIn,
-    Watch(watch::Args),
-    Record(record::Args),
-    Replay(replay::Args),
-    Check(check::Args),
-    Diff(diff::Args),
-    Export(export::Args),
-    Minimize(minimize::Args),
-    Report(report::Args),
-    Policy(policy::Args),
-    Audit(audit::Args),
-    Doctor(doctor::Args),
-    Explain(explain::Args),
-    #[command(hide = true)]
-    HoldKeeper(hold_keeper::Args),
-}
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -72,6 +41,8 @@ fn main() -> ExitCode {
         Command::Audit(args) => audit::run(args, &mut out),
         Command::HoldKeeper(args) => hold_keeper::run(args),
         Command::Doctor(args) => doctor::run(args).map_err(Into::into),
+        Command::Completions(args) => completions::run(args, &mut out),
+        Command::Man(args) => man::run(args),
         Command::Explain(args) => return explain_exit(args),
     };
     let result = result.and_then(|code| Ok(out.flush().map(|()| code)?));

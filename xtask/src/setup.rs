@@ -8,6 +8,7 @@ mod mounts;
 pub mod packages;
 pub mod python;
 mod rust_src;
+pub mod servers;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
@@ -47,6 +48,15 @@ pub fn for_running() -> Result<()> {
 pub fn for_junit() -> Result<PathBuf> {
     let _lock = alone()?;
     junit_schema::ensure()
+}
+
+/// What the tests of the agent need: Prometheus and the like.
+///
+/// # Errors
+/// As [`for_building`].
+pub fn for_agent() -> Result<()> {
+    let _lock = alone()?;
+    servers::ensure()
 }
 
 /// A `cargo` whose build scripts find the bpf-linker that was set up.

@@ -70,6 +70,9 @@ impl Floor {
                 if let Err(error) = setup::python::readers() {
                     eprintln!("Python readers: {error:#}");
                 }
+                if let Err(error) = setup::for_agent() {
+                    eprintln!("servers for the agent: {error:#}");
+                }
                 Ok(())
             }
             Self::Lab => lab::floor::prepare(kernels),
@@ -112,6 +115,9 @@ impl Floor {
             cargo.env("SEPTWATCH_JUNIT_XSD", schema);
         }
         cargo.env("SEPTWATCH_BIN", septwatch).stdin(Stdio::null());
+        if let Some(servers) = setup::servers::programs() {
+            cargo.env("SEPTWATCH_SERVERS", servers);
+        }
         if let Some(python) = setup::python::installed() {
             cargo.env("SEPTWATCH_PYTHON", python);
         }

@@ -46,16 +46,18 @@ impl JsonLines {
     /// The file cannot be opened.
     pub fn begin(target: Target, reopen: Arc<AtomicBool>) -> io::Result<Self> {
         let file = match &target {
-            Target::Stdout => None,
+            // Not through io::stdout, whose lock whoever runs the command has.
+            Target::Stdout => Some(File::from(rustix::stdio::stdout().try_clone_to_owned()?)),
             Target::File { path, .. } => Some(open(path)?),
         };
         Ok(Self { target, file, reopen })
     }
 
     fn write(&mut self, lines: &str) -> io::Result<()> {
-        let Target::File { path, rotate_bytes, keep } = &self.target else {
-            let mut stdout = io::stdout().lock();
-            return stdout.write_all(lines.as_bytes()).and_then(|()| stdout.flush());
+        let (path, rotate_bytes, keep) = match (&self.target, &mut self.file) {
+            (Target::File { path, rotate_bytes, keep }, _) => (path, rotate_bytes, keep),
+            (Target::Stdout, Some(stdout)) => return stdout.write_all(lines.as_bytes()),
+            (Target::Stdout, None) => return Err(io::ErrorKind::NotConnected.into()),
         };
         if self.reopen.swap(false, Ordering::AcqRel) {
             self.file = None;

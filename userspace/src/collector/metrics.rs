@@ -5,6 +5,7 @@
 //! back. Labels are bounded by what there is of leaves, violations, hooks, kinds; only TDs are many, and of those
 //! [`super::snapshot::chosen`] leaves the worst.
 
+mod classic;
 mod exposition;
 mod process;
 
@@ -21,8 +22,8 @@ use super::snapshot::{FRAME, Shared, Snapshot};
 use crate::hooks::table::{HOOKS, Need};
 use exposition::Exposition;
 
-/// What a scrape is answered with.
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// What a scraper asks for that knows OpenMetrics.
+const OPEN: &str = "application/openmetrics-text";
 
 /// Writes metrics.
 #[derive(Debug)]
@@ -47,6 +48,14 @@ impl Metrics {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(Host { shared, about }));
         Self { registry }
+    }
+
+    /// All metrics for a scraper that accepts such types: the type, and the text.
+    pub fn answer(&self, accept: &str) -> (&'static str, String) {
+        match accept.contains(OPEN) {
+            true => ("application/openmetrics-text; version=1.0.0; charset=utf-8", self.text()),
+            false => ("text/plain; version=0.0.4; charset=utf-8", classic::of(&self.text())),
+        }
     }
 
     /// All metrics as text.
@@ -274,4 +283,64 @@ fn tds(to: &mut Exposition<'_>, snapshot: &Snapshot) -> fmt::Result {
         "1: verdicts about this TD are suspect",
         all().map(|at| (label(at), f64::from(u8::from(rows[at].1.suspect)))),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::{
+        super::snapshot::{TdRow, chosen},
+        *,
+    };
+
+    fn metrics(tds: u32, most: usize) -> Metrics {
+        let row = |td: u32| TdRow {
+            td,
+            comm: format!("\"vm\\{td}\n"),
+            lent: td.into(),
+            held: 0,
+            violations: u64::from(td == 7),
+            suspect: false,
+        };
+        let shared = Arc::new(Shared::default());
+        let rows = chosen((1..=tds).map(row).collect(), most);
+        shared.publish(Snapshot { rows, ..Snapshot::default() });
+        let about = About { kernel: "7.3".to_owned(), tdx_module: None, source: "demo" };
+        Metrics::new(shared, about)
+    }
+
+    #[test]
+    fn ten_thousand_tds_do_not_make_ten_thousand_series() {
+        let series =
+            |text: &str| text.lines().filter(|line| line.starts_with("septwatch_td_lent_bytes{")).count();
+        assert_eq!(series(&metrics(10_000, 100).text()), 100);
+        assert_eq!(series(&metrics(3, 100).text()), 3);
+        assert_eq!(series(&metrics(10_000, 0).text()), 0);
+        let all = metrics(10_000, 10_000);
+        let begun = Instant::now();
+        let text = all.text();
+        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+        assert_eq!(series(&text), 10_000);
+        assert!(text.contains("td=\"7\",comm=\"\\\"vm\\\\7\\n\"} "), "labels are escaped");
+    }
+
+    #[test]
+    fn who_does_not_know_openmetrics_gets_what_came_before_it() {
+        let metrics = metrics(1, 1);
+        let (open, text) = metrics.answer("application/openmetrics-text;version=1.0.0,text/plain;q=0.5");
+        assert!(open.starts_with(OPEN) && text.ends_with("# EOF\n"));
+        assert!(
+            text.contains("# TYPE septwatch_build info\n")
+                && text.contains("# UNIT septwatch_held_bytes bytes\n")
+        );
+        let (plain, text) = metrics.answer("*/*");
+        assert!(plain.starts_with("text/plain"));
+        assert!(text.contains("# TYPE septwatch_build_info gauge\n"), "{text}");
+        assert!(
+            text.contains("# TYPE septwatch_tds_seen_total counter\nseptwatch_tds_seen_total 0\n"),
+            "{text}"
+        );
+        assert!(!text.contains("# UNIT") && !text.contains("# EOF"), "{text}");
+    }
 }

@@ -3,6 +3,8 @@
 pub mod agent;
 pub mod audit;
 pub mod check;
+pub mod cli;
+pub mod completions;
 pub mod demo;
 pub mod diff;
 pub mod doctor;
@@ -11,6 +13,7 @@ pub mod explain;
 pub mod export;
 pub mod hold_keeper;
 mod live;
+pub mod man;
 pub mod minimize;
 mod output;
 mod policing;

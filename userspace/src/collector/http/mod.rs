@@ -38,8 +38,9 @@ pub struct Page {
 
 /// What is answered.
 pub trait Pages: Send + Sync + 'static {
-    /// The page at a path, which begins with `/` and has no query; none: there is none.
-    fn page(&self, path: &str) -> Option<Page>;
+    /// The page at a path, which begins with `/` and has no query, for a client that accepts such types (the header
+    /// `Accept`; empty where there is none); none: there is no such page.
+    fn page(&self, path: &str, accept: &str) -> Option<Page>;
 }
 
 /// The server cannot be.

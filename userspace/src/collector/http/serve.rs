@@ -13,7 +13,7 @@ use hyper::{
     Method, Request, Response, StatusCode,
     body::{Body as _, Bytes, Incoming},
     header::{
-        ALLOW, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue,
+        ACCEPT, ALLOW, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue,
         WWW_AUTHENTICATE,
     },
     server::conn::http1,
@@ -136,8 +136,9 @@ fn answer(request: &Request<Incoming>, shared: &Shared, gate: &Gate) -> Response
         return plain(StatusCode::METHOD_NOT_ALLOWED, Some((ALLOW, "GET, HEAD")));
     }
     Clients::count(&shared.clients.answered);
+    let accept = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     // A page that panics is one answer less, not a server less.
-    match catch_unwind(AssertUnwindSafe(|| shared.pages.page(request.uri().path()))) {
+    match catch_unwind(AssertUnwindSafe(|| shared.pages.page(request.uri().path(), accept))) {
         Ok(Some(page)) => page_of(page),
         Ok(None) => plain(StatusCode::NOT_FOUND, None),
         Err(_) => plain(StatusCode::INTERNAL_SERVER_ERROR, None),

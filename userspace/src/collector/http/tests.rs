@@ -21,7 +21,7 @@ const TOKEN: &str = "a-token-of-enough-bytes";
 struct Fixed;
 
 impl Pages for Fixed {
-    fn page(&self, path: &str) -> Option<Page> {
+    fn page(&self, path: &str, _: &str) -> Option<Page> {
         match path {
             "/metrics" => Some(Page { status: 200, content_type: "text/plain", body: b"fine\n".to_vec() }),
             "/panic" => panic!("a page of the test's"),

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::{Args, Collecting, Settings, watched::Watched, watching};
+use super::{Args, Collecting, Settings, confined, watched::Watched, watching};
 use crate::{
     commands::{
         live::{self, Until},
@@ -18,7 +18,7 @@ use crate::{
 ///
 /// # Errors
 /// This host cannot.
-pub fn run(args: &Args, settings: &Settings, collecting: Collecting) -> Result<()> {
+pub fn run(args: &Args, settings: &Settings) -> Result<()> {
     open::check_capabilities()?;
     let _lock = Lock::take("agent --demo")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -26,10 +26,13 @@ pub fn run(args: &Args, settings: &Settings, collecting: Collecting) -> Result<(
     let (mut kernel, config) = open::demo(module::Shape::V7_3, &options)?;
     kernel.record_pages(options.latency)?;
     let mut session = Session::new(kernel)?;
+    // The demo's VMM is a thread that reads frame numbers, and keeps what that needs.
+    let storms = Storms::begin(config, args.seed, args.pace.0)?;
+    confined(settings, None)?;
+    let collecting = Collecting::begin(settings, true)?;
     let mut watched = Watched::begin(collecting, recording::demo_hooks(), settings.metrics.tds as usize);
     let symbols = KernelSymbols::running().into();
     watched.ready(&mut session, None)?;
-    let storms = Storms::begin(config, args.seed, args.pace.0)?;
     let mut until = Until { duration: args.duration, reloads: true, ..Until::default() };
     let ended = runtime.block_on(live::follow(&mut session, &symbols, None, &mut until, &mut watched));
     let stormed = storms.end();

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::{
     collector::{
         http::{Page, Pages},
-        metrics::{CONTENT_TYPE, Metrics},
+        metrics::Metrics,
         snapshot::{STALE, Shared},
     },
     hooks::table::{HOOKS, Need},
@@ -57,10 +57,11 @@ impl Health {
 }
 
 impl Pages for Health {
-    fn page(&self, path: &str) -> Option<Page> {
+    fn page(&self, path: &str, accept: &str) -> Option<Page> {
         Some(match path {
             "/metrics" => {
-                Page { status: 200, content_type: CONTENT_TYPE, body: self.metrics.text().into_bytes() }
+                let (content_type, text) = self.metrics.answer(accept);
+                Page { status: 200, content_type, body: text.into_bytes() }
             }
             "/healthz" => self.answer(self.hangs()),
             "/readyz" => self.answer(self.not_ready()),

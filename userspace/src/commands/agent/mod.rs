@@ -22,6 +22,7 @@ use anyhow::{Context as _, Result};
 use super::{
     BadInput, Policing, Watching, exit,
     live::{Live, Until},
+    policing::Guard,
     recording,
     top::{Pace, pace},
     watching::span,
@@ -35,6 +36,7 @@ use crate::{
         outlet::Outlet,
         snapshot::Shared,
     },
+    confine::{self, Kept},
     hooks::load::CHUNK_BYTES,
     policy::file::Policy,
     recording::header::HookFact,
@@ -52,7 +54,7 @@ use watched::Watched;
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// Watch a demonstration instead of this host: storm after storm of mistakes on a software TDX module.
-    #[arg(long, conflicts_with = "name")]
+    #[arg(long, conflicts_with = "policy")]
     pub demo: bool,
     /// Decides what the demo's storms do.
     #[arg(long, default_value_t = 1, requires = "demo")]
@@ -72,6 +74,9 @@ pub struct Args {
     /// Print the configuration as it is with all that is given, each setting with its text, and end.
     #[arg(long)]
     pub print_config: bool,
+    /// List the capabilities that the agent keeps while it runs, and what for, and end.
+    #[arg(long)]
+    pub privileges: bool,
     /// Settings.
     #[command(flatten)]
     pub given: Given,
@@ -91,15 +96,20 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
         write!(out, "{}", settings.print())?;
         return Ok(exit::OK);
     }
-    check(&settings)?;
+    let policy = check(&settings)?;
+    if args.privileges {
+        for need in confine::needed(policy.as_ref()) {
+            writeln!(out, "{:<20} {:<12} {}", need.name, need.feature, need.purpose)?;
+        }
+        return Ok(exit::OK);
+    }
     if args.check_config {
         writeln!(out, "the configuration is good")?;
         return Ok(exit::OK);
     }
-    let collecting = Collecting::begin(&settings, args.demo)?;
     match args.demo {
-        true => demo::run(args, &settings, collecting)?,
-        false => live(args, &settings, collecting)?,
+        true => demo::run(args, &settings)?,
+        false => live(args, &settings)?,
     }
     Ok(exit::OK)
 }
@@ -108,9 +118,9 @@ fn wrong(setting: &str, what: impl std::fmt::Display) -> BadInput {
     BadInput(format!("the setting {setting}: {what}"))
 }
 
-/// What can be said of the configuration before anything is attached.
-fn check(settings: &Settings) -> Result<()> {
-    let Settings { ledger, policy, metrics, events, journal } = settings;
+/// What can be said of the configuration before anything is attached; and the policy.
+fn check(settings: &Settings) -> Result<Option<Policy>> {
+    let Settings { ledger, policy, metrics, events, journal, .. } = settings;
     if ledger.limit.0.is_some_and(|limit| limit.0 < CHUNK_BYTES) {
         return Err(wrong("ledger.limit", "less than 4K, which has no room for a single frame").into());
     }
@@ -125,17 +135,28 @@ fn check(settings: &Settings) -> Result<()> {
     if events.keep > 1000 {
         return Err(wrong("events.keep", "more than 1000").into());
     }
-    match &policy.name.0 {
-        Some(name) => drop(Policy::find(name).map_err(|error| wrong("policy.name", error))?),
+    let policy = match &policy.name.0 {
+        Some(name) => Some(Policy::find(name).map_err(|error| wrong("policy.name", error))?),
         None if policy.arm => {
             return Err(wrong("policy.arm", "there is no policy to arm: policy.name").into());
         }
-        None => {}
-    }
+        None => None,
+    };
     if let Some(listen) = &metrics.listen.0 {
-        access(settings).check(listen).map_err(|error| BadInput(error.to_string()))?;
+        let access = access(settings);
+        access.check(listen).and_then(|()| access.read()).map_err(|error| BadInput(error.to_string()))?;
     }
-    Ok(())
+    Ok(policy)
+}
+
+/// Gives up what is no longer needed with this policy. Threads that are started from now on have no more.
+fn confined(settings: &Settings, policy: Option<&Policy>) -> Result<Option<Kept>> {
+    if !settings.privileges.confine {
+        return Ok(None);
+    }
+    let kept = confine::confine(&confine::needed(policy))?;
+    eprintln!("septwatch: confined: of all capabilities it keeps {}", kept.names().join(", "));
+    Ok(Some(kept))
 }
 
 fn access(settings: &Settings) -> Access {
@@ -228,7 +249,7 @@ fn watching(settings: &Settings) -> Watching {
     }
 }
 
-fn live(args: &Args, settings: &Settings, collecting: Collecting) -> Result<()> {
+fn live(args: &Args, settings: &Settings) -> Result<()> {
     let watching = watching(settings);
     let options = Options { ..watching.options() };
     let policing = Policing {
@@ -240,6 +261,11 @@ fn live(args: &Args, settings: &Settings, collecting: Collecting) -> Result<()> 
     let mut live = Live::begin("agent", &watching, &policing, &options, options.latency)?;
     let (mut hooks, _) = recording::of_opened(&live.opened, &options)?;
     not_attached(&mut hooks, &live);
+    let kept = confined(settings, live.guard.as_ref().map(Guard::policy))?;
+    if let Some((guard, kept)) = live.guard.as_mut().zip(kept) {
+        guard.confined(kept);
+    }
+    let collecting = Collecting::begin(settings, false)?;
     let mut watched = Watched::begin(collecting, hooks, settings.metrics.tds as usize);
     watched.ready(&mut live.session, live.guard.as_mut())?;
     let mut until = Until { duration: args.duration, reloads: true, ..Until::default() };

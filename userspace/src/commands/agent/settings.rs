@@ -71,7 +71,7 @@ macro_rules! section {
             $($(#[doc = $doc])*
             #[doc = ""]
             #[doc = concat!("[default: ", $default, "]")]
-            #[arg(long = $flag, env = $env, help_heading = concat!("[", $section, "]"))]
+            #[arg(id = $flag, long = $flag, env = $env, help_heading = concat!("[", $section, "]"))]
             $(#[arg($($arg)*)])*
             pub $field: Option<$type>,)*
         }
@@ -192,6 +192,13 @@ section!("journal", JournalSettings, JournalGiven: "Violations in systemd's jour
     queue: u32 = "1024", "journal-queue", "SEPTWATCH_JOURNAL_QUEUE";
 });
 
+section!("privileges", Privileges, PrivilegesGiven: "What the agent may do once everything is attached." {
+    /// Give up what is no longer needed: capabilities (`septwatch agent --privileges` lists them), new privileges, system
+    /// calls that change mounts, modules or the clock, and loading further programs.
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    confine: bool = "true", "confine", "SEPTWATCH_CONFINE";
+});
+
 /// All that was given in one place.
 #[derive(Clone, Debug, Default, clap::Args, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -211,6 +218,9 @@ pub struct Given {
     /// See [`JournalSettings`].
     #[command(flatten)]
     pub journal: JournalGiven,
+    /// See [`Privileges`].
+    #[command(flatten)]
+    pub privileges: PrivilegesGiven,
 }
 
 /// What an agent was told.
@@ -226,6 +236,8 @@ pub struct Settings {
     pub events: EventsSettings,
     /// See [`JournalSettings`].
     pub journal: JournalSettings,
+    /// See [`Privileges`].
+    pub privileges: Privileges,
 }
 
 impl Settings {
@@ -250,6 +262,7 @@ impl Settings {
             metrics: given.metrics.or(of_file.metrics).settled()?,
             events: given.events.or(of_file.events).settled()?,
             journal: given.journal.or(of_file.journal).settled()?,
+            privileges: given.privileges.or(of_file.privileges).settled()?,
         })
     }
 
@@ -264,6 +277,7 @@ impl Settings {
         self.metrics.print(&mut text);
         self.events.print(&mut text);
         self.journal.print(&mut text);
+        self.privileges.print(&mut text);
         text
     }
 }

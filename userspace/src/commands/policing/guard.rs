@@ -17,6 +17,7 @@ use serde_json::Value;
 
 use super::{Policing, Prepared, needs, side::Side};
 use crate::{
+    confine::{self, Kept},
     hooks::{lock::RUN, means::Means, reactions::Needs},
     model::verdict::Verdict,
     policy::{
@@ -51,6 +52,8 @@ pub struct Guard {
     means: Means,
     gaps: Vec<Gap>,
     attached: Needs,
+    /// What this process has kept, if it gave capabilities up.
+    kept: Option<Kept>,
     subjects: BTreeMap<u32, Subject>,
     /// What the kernel side follows.
     following: Vec<QuickRule>,
@@ -108,6 +111,7 @@ impl Guard {
             means,
             gaps,
             attached,
+            kept: None,
             subjects: BTreeMap::new(),
             following: Vec::new(),
             announced: false,
@@ -118,6 +122,11 @@ impl Guard {
         guard.meet_all(session)?;
         guard.instruct(session, true)?;
         Ok(guard)
+    }
+
+    /// This process has given up what the policy does not need: one that needs more cannot be read later.
+    pub fn confined(&mut self, kept: Kept) {
+        self.kept = Some(kept);
     }
 
     /// Takes note of what arrived. What is to be done about it is done by [`Self::react`].
@@ -332,6 +341,11 @@ impl Guard {
         let read = Prepared::read(&self.from, self.means.clone(), &self.flags);
         let read = read.map_err(|error| format!("{error:#}")).and_then(|prepared| {
             let wanted = needs(&prepared.policy, &self.means);
+            let lacks = self.kept.map(|kept| kept.lacks(&confine::needed(Some(&prepared.policy))));
+            if let Some(need) = lacks.iter().flatten().next() {
+                let (name, feature) = (need.name, need.feature);
+                return Err(format!("{feature} needs {name}, which was given up at the start: start again"));
+            }
             match self.attached.cover(wanted) {
                 true => Ok(prepared),
                 false => Err("it needs programs that were not attached at the start: start again".to_owned()),
