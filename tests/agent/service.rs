@@ -159,16 +159,36 @@ fn what_is_no_longer_needed_is_given_up() {
         }
     }
     assert!(threads >= 3, "{threads}");
-    // Nothing that it does later needed what is gone: allocations are watched from the first violation on.
-    let reused = "septwatch_violations_total{violation=\"freed-while-mapped\"} ";
+    // Nothing that it does later needed what is gone: from the first such violation on it attaches to allocations, and would
+    // end with an error.
+    let freed = "septwatch_violations_total{violation=\"freed-while-mapped\"} ";
     until("a page is freed too early", || {
         let text = web::get(port, "/metrics")?.2;
-        let count = text.lines().find_map(|line| line.strip_prefix(reused))?.parse::<u64>().ok()?;
+        let count = text.lines().find_map(|line| line.strip_prefix(freed))?.parse::<u64>().ok()?;
         (count > 3).then_some(())
     });
     running.signal(Signal::TERM);
     let done = running.finish().exits(0);
-    assert!(done.json().iter().any(|event| event["violation"] == "freed-while-mapped"), "{done}");
+    let events = done.json();
+    let freed = events.iter().find(|event| event["violation"] == "freed-while-mapped");
+    let freed = freed.unwrap_or_else(|| panic!("none in {done}"));
+    // The kernel's symbols were read before.
+    let place = freed["kernel_functions"][0].as_str().unwrap();
+    assert!(place.contains('+'), "{place}");
+}
+
+#[test]
+fn the_unit_is_as_closed_as_it_says() {
+    let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../userspace/package/septwatch-agent.service");
+    let folder = tempfile::tempdir().unwrap();
+    let copy = folder.path().join("septwatch-agent.service");
+    fs::copy(unit, &copy).unwrap();
+    // In tenths.
+    let arguments = ["security", "--offline=true", "--no-pager", "--threshold=27"];
+    match Command::new("systemd-analyze").args(arguments).arg(&copy).output() {
+        Err(error) => skip!("systemd-analyze: {error}; the Debian package systemd has it"),
+        Ok(said) => assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stdout)),
+    }
 }
 
 #[test]

@@ -20,9 +20,10 @@ use super::{
     watching,
 };
 use crate::{
+    confine::Kept,
     hooks::lock::Lock,
     model::verdict::Verdict,
-    policy::{audit::Step, control::Asked, react::host::Host},
+    policy::{audit::Step, control::Asked, file::Policy, react::host::Host},
     recording::header::Why,
     source::{
         event::Event,
@@ -116,6 +117,22 @@ impl Live {
         options: &Options,
         pages: bool,
     ) -> Result<Self> {
+        Self::begin_confined(command, watching, policing, options, pages, |_| Ok(None))
+    }
+
+    /// The same; `confine` gives up what is not needed with the policy, when all is attached and before anything else is
+    /// started. Of other threads only one has more for a moment: where programs are taken over, it still reads symbols.
+    ///
+    /// # Errors
+    /// As for [`Self::begin`], and those of `confine`.
+    pub fn begin_confined(
+        command: &str,
+        watching: &Watching,
+        policing: &Policing,
+        options: &Options,
+        pages: bool,
+        confine: impl FnOnce(Option<&Policy>) -> Result<Option<Kept>>,
+    ) -> Result<Self> {
         open::check_capabilities()?;
         let (prepared, plan) = policing.prepare(options)?.unzip();
         let needs = prepared.as_ref().map(Prepared::needs).unwrap_or_default();
@@ -128,18 +145,6 @@ impl Live {
         kernel.record_pages(pages || options.latency)?;
         say_opened(&opened, kernel.is_pinned(), options.latency);
         let mut session = Session::new(kernel)?;
-        let guard = match prepared {
-            None => None,
-            Some(_) if !opened.reactions.cover(needs) && !policing.allow_degraded => bail!(
-                "the programs that run, or that the kernel let be attached, are not all that the policy needs; without --leave, the next start attaches all, and --allow-degraded follows the policy with what there is"
-            ),
-            Some(prepared) => {
-                let _inside = runtime.enter();
-                let guard = Guard::begin(prepared, opened.reactions, Host::default(), true, &mut session)?;
-                eprintln!("septwatch: {}", guard.told());
-                Some(guard)
-            }
-        };
         // There are hundreds of thousands. Who takes over has no time for them: records may be waiting, and go out with
         // addresses until they are read. Else they are there before it is said that all is watched.
         let symbols = Arc::new(OnceLock::new());
@@ -151,6 +156,20 @@ impl Live {
             // A reader that died leaves the addresses.
             let _ = reader.join();
         }
+        let kept = confine(prepared.as_ref().map(Prepared::policy))?;
+        let guard = match prepared {
+            None => None,
+            Some(_) if !opened.reactions.cover(needs) && !policing.allow_degraded => bail!(
+                "the programs that run, or that the kernel let be attached, are not all that the policy needs; without --leave, the next start attaches all, and --allow-degraded follows the policy with what there is"
+            ),
+            Some(prepared) => {
+                let _inside = runtime.enter();
+                let guard = Guard::begin(prepared, opened.reactions, Host::default(), true, &mut session)?;
+                let guard = guard.confined(kept);
+                eprintln!("septwatch: {}", guard.told());
+                Some(guard)
+            }
+        };
         let took = start.elapsed();
         Ok(Self { runtime, session, opened, took, guard, symbols, _rest_of_log: rest_of_log, _lock: lock })
     }

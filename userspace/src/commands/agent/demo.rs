@@ -28,10 +28,11 @@ pub fn run(args: &Args, settings: &Settings) -> Result<()> {
     let mut session = Session::new(kernel)?;
     // The demo's VMM is a thread that reads frame numbers, and keeps what that needs.
     let storms = Storms::begin(config, args.seed, args.pace.0)?;
+    // Later there are no addresses for this process.
+    let symbols = KernelSymbols::running().into();
     confined(settings, None)?;
     let collecting = Collecting::begin(settings, true)?;
     let mut watched = Watched::begin(collecting, recording::demo_hooks(), settings.metrics.tds as usize);
-    let symbols = KernelSymbols::running().into();
     watched.ready(&mut session, None)?;
     let mut until = Until { duration: args.duration, reloads: true, ..Until::default() };
     let ended = runtime.block_on(live::follow(&mut session, &symbols, None, &mut until, &mut watched));

@@ -17,12 +17,11 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 use super::{
     BadInput, Policing, Watching, exit,
     live::{Live, Until},
-    policing::Guard,
     recording,
     top::{Pace, pace},
     watching::span,
@@ -154,7 +153,18 @@ fn confined(settings: &Settings, policy: Option<&Policy>) -> Result<Option<Kept>
     if !settings.privileges.confine {
         return Ok(None);
     }
-    let kept = confine::confine(&confine::needed(policy))?;
+    let needs = confine::needed(policy);
+    let kept = confine::confine(&needs)?;
+    for need in kept.lacks(&needs) {
+        let told = format!(
+            "{} needs {}, which this process was not given: {}",
+            need.feature, need.name, need.purpose
+        );
+        match policy.is_some() && !settings.policy.allow_degraded && need.feature != "observe" {
+            true => bail!("{told}; the setting policy.allow_degraded goes on without"),
+            false => eprintln!("septwatch: {told}"),
+        }
+    }
     eprintln!("septwatch: confined: of all capabilities it keeps {}", kept.names().join(", "));
     Ok(Some(kept))
 }
@@ -258,13 +268,12 @@ fn live(args: &Args, settings: &Settings) -> Result<()> {
         allow_degraded: settings.policy.allow_degraded,
         audit: settings.policy.audit.clone(),
     };
-    let mut live = Live::begin("agent", &watching, &policing, &options, options.latency)?;
+    let mut live =
+        Live::begin_confined("agent", &watching, &policing, &options, options.latency, |policy| {
+            confined(settings, policy)
+        })?;
     let (mut hooks, _) = recording::of_opened(&live.opened, &options)?;
     not_attached(&mut hooks, &live);
-    let kept = confined(settings, live.guard.as_ref().map(Guard::policy))?;
-    if let Some((guard, kept)) = live.guard.as_mut().zip(kept) {
-        guard.confined(kept);
-    }
     let collecting = Collecting::begin(settings, false)?;
     let mut watched = Watched::begin(collecting, hooks, settings.metrics.tds as usize);
     watched.ready(&mut live.session, live.guard.as_mut())?;

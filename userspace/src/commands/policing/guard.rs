@@ -125,8 +125,8 @@ impl Guard {
     }
 
     /// This process has given up what the policy does not need: one that needs more cannot be read later.
-    pub fn confined(&mut self, kept: Kept) {
-        self.kept = Some(kept);
+    pub fn confined(self, kept: Option<Kept>) -> Self {
+        Self { kept, ..self }
     }
 
     /// Takes note of what arrived. What is to be done about it is done by [`Self::react`].

@@ -84,6 +84,11 @@ impl Prepared {
         Ok(Self { policy: Arc::new(policy), from: from.to_owned(), means, gaps, flags: flags.clone() })
     }
 
+    /// The policy.
+    pub fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
     /// The first reaction of the policy that is none of these.
     pub fn other_than(&self, names: &[&str]) -> Option<(&str, &'static str)> {
         let steps =
