@@ -198,9 +198,19 @@ pub fn confine(needs: &[Need]) -> Result<Kept, ConfineError> {
     let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
     thread::set_capabilities(None, sets).map_err(ConfineError::Capabilities)?;
     thread::set_no_new_privs(true).map_err(ConfineError::NoNewPrivileges)?;
-    seccompiler::apply_filter_all_threads(&filter().map_err(|why| ConfineError::Seccomp(why.to_string()))?)
-        .map_err(|why| ConfineError::Seccomp(why.to_string()))?;
+    let wrong = |why: &dyn std::fmt::Display| ConfineError::Seccomp(why.to_string());
+    match seccompiler::apply_filter_all_threads(&filter().map_err(|why| wrong(&why))?) {
+        // A kernel without CONFIG_SECCOMP_FILTER: the rest holds.
+        Err(seccompiler::Error::Seccomp(why)) if without_seccomp(&why) => {
+            eprintln!("septwatch: this kernel cannot filter system calls ({why}): it goes on without");
+        }
+        applied => applied.map_err(|why| wrong(&why))?,
+    }
     Ok(Kept(kept))
+}
+
+fn without_seccomp(why: &std::io::Error) -> bool {
+    matches!(why.raw_os_error(), Some(libc::ENOSYS | libc::EINVAL))
 }
 
 /// No program that is started can have more than these.
