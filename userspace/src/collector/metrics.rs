@@ -6,6 +6,7 @@
 //! [`super::snapshot::chosen`] leaves the worst.
 
 mod classic;
+mod clients;
 mod exposition;
 mod process;
 
@@ -86,6 +87,9 @@ impl Collector for Host {
         )?;
         process::encode(&mut to)?;
         outputs(&mut to, &self.shared)?;
+        if let Some(counted) = self.shared.clients() {
+            clients::encode(&mut to, counted)?;
+        }
         let newest = self.shared.newest();
         let age = newest.as_ref().map_or(f64::INFINITY, |(age, _)| age.as_secs_f64());
         to.seconds(
@@ -287,9 +291,13 @@ fn tds(to: &mut Exposition<'_>, snapshot: &Snapshot) -> fmt::Result {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
+    use std::{
+        sync::atomic::Ordering,
+        time::{Duration, Instant},
+    };
 
     use super::{
+        super::http::Clients,
         super::snapshot::{TdRow, chosen},
         *,
     };
@@ -323,6 +331,27 @@ mod tests {
         assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
         assert_eq!(series(&text), 10_000);
         assert!(text.contains("td=\"7\",comm=\"\\\"vm\\\\7\\n\"} "), "labels are escaped");
+    }
+
+    #[test]
+    fn what_the_server_counts_is_told() {
+        let shared = Arc::new(Shared::default());
+        let about = About { kernel: "7.3".to_owned(), tdx_module: None, source: "demo" };
+        let metrics = Metrics::new(Arc::clone(&shared), about);
+        assert!(!metrics.text().contains("septwatch_http"), "there is no server");
+        let clients = Arc::new(Clients::default());
+        shared.serves(Arc::clone(&clients));
+        clients.answers[2].store(7, Ordering::Relaxed);
+        clients.timeouts.store(3, Ordering::Relaxed);
+        let text = metrics.text();
+        for line in [
+            "septwatch_http_answers_total{class=\"4xx\"} 7\n",
+            "septwatch_http_answers_total{class=\"2xx\"} 0\n",
+            "septwatch_http_failed_connections_total{reason=\"timeout\"} 3\n",
+            "septwatch_http_refused_requests_total 0\n",
+        ] {
+            assert!(text.contains(line), "{line}{text}");
+        }
     }
 
     #[test]

@@ -2,13 +2,13 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
 
 use septwatch_common::{Leaf, Life};
 
-use super::outlet::Counts;
+use super::{http::Clients, outlet::Counts};
 use crate::{
     model::{histogram::Buckets, windows::Span},
     recording::header::HookFact,
@@ -82,6 +82,7 @@ pub struct Snapshot {
 pub struct Shared {
     newest: Mutex<Option<(Instant, Arc<Snapshot>)>>,
     outputs: Mutex<Vec<(&'static str, Arc<Counts>)>>,
+    clients: OnceLock<Arc<Clients>>,
 }
 
 /// An age at which what the watching thread put down is no longer how the host stands: that thread hangs.
@@ -91,6 +92,16 @@ impl Shared {
     /// Puts down how the host stands now.
     pub fn publish(&self, snapshot: Snapshot) {
         *lock(&self.newest) = Some((Instant::now(), Arc::new(snapshot)));
+    }
+
+    /// A server tells others what is shared, and counts them here. There is one at most.
+    pub fn serves(&self, clients: Arc<Clients>) {
+        self.clients.get_or_init(|| clients);
+    }
+
+    /// What the server counts of its clients; none: there is no server.
+    pub fn clients(&self) -> Option<&Clients> {
+        self.clients.get().map(Arc::as_ref)
     }
 
     /// The newest, and its age.

@@ -1,7 +1,7 @@
 //! Who may ask: TLS, client certificates, a token.
 
 use std::{
-    fs::File,
+    fs::Metadata,
     io::{self, Read as _},
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
@@ -16,11 +16,16 @@ use rustls::{
 use thiserror::Error;
 
 use super::listen::{Listen, Listening};
+use crate::trust;
 
+/// What comes before a token.
+const BEARER: &[u8] = b"Bearer ";
 /// Shortest token, in bytes.
 const SHORTEST: usize = 16;
 /// Longest file of a token, in bytes.
 const LONGEST: u64 = 4096;
+/// Largest file of certificates or of a key, in bytes.
+const LARGEST: u64 = 1 << 20;
 
 /// Others may not be let in as it is configured.
 #[derive(Debug, Error)]
@@ -84,7 +89,9 @@ impl Gate {
     /// Whether a request with this `Authorization` may be answered.
     pub fn lets_in(&self, authorization: Option<&[u8]>) -> bool {
         let Some(token) = &self.token else { return true };
-        let shown = authorization.and_then(|value| value.strip_prefix(b"Bearer "));
+        // The scheme is of any case. RFC 9110, 11.1
+        let shown = authorization.and_then(|value| value.split_at_checked(BEARER.len()));
+        let shown = shown.filter(|(scheme, _)| scheme.eq_ignore_ascii_case(BEARER)).map(|(_, shown)| shown);
         // Every byte is looked at: how far a token is right must not be told by the time that this takes.
         shown.is_some_and(|shown| {
             shown.len() == token.len()
@@ -182,8 +189,26 @@ fn file(setting: &'static str, path: &Path, what: &dyn std::fmt::Display) -> Acc
     AccessError::File { setting, path: path.to_owned(), what: what.to_string() }
 }
 
+/// A file that is to be read whole. Neither a pipe that nobody writes to nor a file without end may keep the thread that
+/// reloads waiting: it is the one that watches.
+fn read(setting: &'static str, path: &Path) -> Result<(Metadata, Vec<u8>), AccessError> {
+    let failed = |error: io::Error| file(setting, path, &error);
+    let opened = trust::open(path).map_err(failed)?;
+    let metadata = opened.metadata().map_err(failed)?;
+    if !metadata.is_file() {
+        return Err(file(setting, path, &"not a regular file"));
+    }
+    let mut bytes = Vec::new();
+    opened.take(LARGEST + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > LARGEST {
+        return Err(file(setting, path, &format_args!("more than {LARGEST} bytes")));
+    }
+    Ok((metadata, bytes))
+}
+
 fn certificates(setting: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, AccessError> {
-    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let (_, pem) = read(setting, path)?;
+    let read = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
     let read = read.map_err(|error| file(setting, path, &error))?;
     if read.is_empty() {
         return Err(file(setting, path, &"no certificate in it (PEM, `-----BEGIN CERTIFICATE-----`)"));
@@ -193,15 +218,12 @@ fn certificates(setting: &'static str, path: &Path) -> Result<Vec<CertificateDer
 
 /// What nobody else may read.
 fn secret(setting: &'static str, path: &Path) -> Result<Vec<u8>, AccessError> {
-    let failed = |error: io::Error| file(setting, path, &error);
-    let opened = File::open(path).map_err(failed)?;
-    let mode = opened.metadata().map_err(failed)?.mode() & 0o777;
+    let (metadata, bytes) = read(setting, path)?;
+    let mode = metadata.mode() & 0o777;
     if mode & 0o077 != 0 {
         let what = format!("others may read it (mode {mode:04o}): chmod 0600");
         return Err(file(setting, path, &what));
     }
-    let mut bytes = Vec::new();
-    opened.take(64 * LONGEST).read_to_end(&mut bytes).map_err(failed)?;
     Ok(bytes)
 }
 

@@ -4,17 +4,21 @@ use std::{
     fmt, fs, io,
     net::{SocketAddr, TcpListener},
     os::{
-        fd::{AsFd as _, FromRawFd as _, OwnedFd},
+        fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd},
         unix::{
             fs::{FileTypeExt as _, PermissionsExt as _},
-            net::{UnixListener, UnixStream},
+            net::UnixListener,
         },
     },
     path::{Path, PathBuf},
     str::FromStr,
 };
 
-use rustix::net::{AddressFamily, SocketType, sockopt};
+use rustix::{
+    fs::{FileType, Mode, OFlags},
+    io::Errno,
+    net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt},
+};
 use serde::{Serialize, Serializer};
 
 /// Where a server listens.
@@ -30,6 +34,8 @@ pub enum Listen {
 
 const UNIX: &str = "unix:";
 const SYSTEMD: &str = "systemd";
+/// Connections that wait to be accepted, as std has it.
+const BACKLOG: i32 = 128;
 
 impl FromStr for Listen {
     type Err = String;
@@ -136,20 +142,48 @@ impl Listen {
 
 /// Listens at a path, in place of a socket that nobody listens at any more.
 fn unix(path: &Path) -> io::Result<UnixListener> {
+    let address = SocketAddrUnix::new(path)?;
     match fs::symlink_metadata(path) {
         Ok(found) if !found.file_type().is_socket() => {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is something that is no socket"));
         }
-        Ok(_) if UnixStream::connect(path).is_ok() => {
-            return Err(io::Error::new(io::ErrorKind::AddrInUse, "somebody listens there already"));
+        Ok(_) => {
+            is_dead(&address)?;
+            fs::remove_file(path)?;
         }
-        Ok(_) => fs::remove_file(path)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
-    let listener = UnixListener::bind(path)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
-    Ok(listener)
+    let socket = stream_socket()?;
+    net::bind(&socket, &address)?;
+    // By a descriptor that follows no link: whatever else may have been put there keeps its mode. Nobody can connect before
+    // this is done, whatever the umask left, for nobody listens.
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let bound = rustix::fs::open(path, flags, Mode::empty())?;
+    if !FileType::from_raw_mode(rustix::fs::fstat(&bound)?.st_mode).is_socket() {
+        return Err(io::Error::other("somebody put something else in its place"));
+    }
+    let itself = format!("/proc/self/fd/{}", bound.as_raw_fd());
+    fs::set_permissions(itself, fs::Permissions::from_mode(0o660))?;
+    net::listen(&socket, BACKLOG)?;
+    Ok(UnixListener::from(socket))
+}
+
+fn stream_socket() -> io::Result<OwnedFd> {
+    // It must not wait: whoever listens may have stopped accepting.
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    Ok(net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?)
+}
+
+/// That nobody has the socket at an address any more. connect(2) tells just that by ECONNREFUSED.
+fn is_dead(address: &SocketAddrUnix) -> io::Result<()> {
+    let in_use = |what: &str| Err(io::Error::new(io::ErrorKind::AddrInUse, what));
+    match net::connect(stream_socket()?, address) {
+        Err(Errno::CONNREFUSED) => Ok(()),
+        Ok(()) | Err(Errno::AGAIN) => in_use("somebody listens there already"),
+        Err(Errno::PROTOTYPE) => in_use("a socket of another kind is in use there"),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn handed_over(socket: OwnedFd) -> io::Result<Listening> {
@@ -177,6 +211,11 @@ fn handed_over(socket: OwnedFd) -> io::Result<Listening> {
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+    use std::{
+        net::UdpSocket,
+        os::unix::net::{UnixDatagram, UnixStream},
+    };
+
     use super::*;
 
     #[test]
@@ -210,6 +249,13 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         assert_eq!(handed_over(listener.into()).unwrap().to_string(), address.to_string());
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let listener = UnixListener::bind(&path).unwrap();
+        assert_eq!(handed_over(listener.into()).unwrap().to_string(), format!("unix:{}", path.display()));
+        let datagrams = UnixDatagram::bind(folder.path().join("datagrams")).unwrap();
+        assert!(handed_over(datagrams.into()).is_err(), "datagrams");
+        assert!(handed_over(UdpSocket::bind("127.0.0.1:0").unwrap().into()).is_err(), "UDP");
         let (one, _other) = UnixStream::pair().unwrap();
         assert!(handed_over(one.into()).is_err(), "it does not listen");
         assert!(handed_over(fs::File::open("/dev/null").unwrap().into()).is_err(), "it is no socket");

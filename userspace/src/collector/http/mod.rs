@@ -2,20 +2,24 @@
 //!
 //! A client may be slow, hostile or gone: there are bounds on how many there are, how long each may take, and how much it
 //! may send. What is asked for is a fixed set of paths, compared as they are.
+//!
+//! Where a token or client certificates are asked for, every page needs them, health included, on every address: a page
+//! that answers without them would tell strangers that there is an agent, and one on loopback any user of the host. A prober
+//! that cannot show a token is given a Unix socket, or an address on loopback without one.
 
 mod access;
+mod clients;
 mod listen;
+mod patient;
 mod serve;
 #[cfg(test)]
 mod tests;
 
 use std::{
     io,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use thiserror::Error;
@@ -23,6 +27,7 @@ use tokio::sync::Notify;
 
 use access::Gate;
 pub use access::{Access, AccessError};
+pub use clients::{CLASSES, Clients};
 pub use listen::Listen;
 
 /// An answer.
@@ -63,27 +68,32 @@ pub enum HttpError {
     Thread(#[source] io::Error),
 }
 
-/// What the server counts of its clients.
-#[derive(Debug, Default)]
-pub struct Clients {
-    /// Requests that were answered.
-    pub answered: AtomicU64,
-    /// Requests that were not let in.
-    pub refused: AtomicU64,
-    /// Connections that were closed at once, for there were too many.
-    pub turned_away: AtomicU64,
-    /// Connections that broke off, sent no HTTP, or took too long.
-    pub broken: AtomicU64,
+/// How much clients may take.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    /// Connections at the same time; further ones are closed at once.
+    connections: usize,
+    /// How long a TLS handshake, or a request's head, may take. A connection that is kept may idle as long.
+    head: Duration,
+    /// How long a client may take nothing of an answer.
+    write: Duration,
+    /// Age from which on a connection is not kept after an answer: a scraper connects again.
+    kept: Duration,
+    /// How long a connection may last in all.
+    whole: Duration,
 }
 
-impl Clients {
-    fn count(counter: &AtomicU64) {
-        counter.fetch_add(1, Ordering::Relaxed);
-    }
-}
+const LIMITS: Limits = Limits {
+    connections: 64,
+    head: Duration::from_secs(5),
+    write: Duration::from_secs(5),
+    kept: Duration::from_secs(45),
+    whole: Duration::from_secs(60),
+};
 
 /// What connections share.
 struct Shared {
+    limits: Limits,
     gate: Mutex<Arc<Gate>>,
     pages: Arc<dyn Pages>,
     clients: Arc<Clients>,
@@ -110,6 +120,15 @@ impl Server {
     /// # Errors
     /// See [`HttpError`].
     pub fn begin(listen: &Listen, access: Access, pages: Arc<dyn Pages>) -> Result<Self, HttpError> {
+        Self::begin_within(LIMITS, listen, access, pages)
+    }
+
+    fn begin_within(
+        limits: Limits,
+        listen: &Listen,
+        access: Access,
+        pages: Arc<dyn Pages>,
+    ) -> Result<Self, HttpError> {
         access.check(listen)?;
         let gate = access.read()?;
         let listening =
@@ -119,7 +138,7 @@ impl Server {
         }
         let addresses = listening.iter().map(ToString::to_string).collect();
         let clients = Arc::default();
-        let shared = Arc::new(Shared { gate: Mutex::new(Arc::new(gate)), pages, clients });
+        let shared = Arc::new(Shared { limits, gate: Mutex::new(Arc::new(gate)), pages, clients });
         let stop = Arc::new(Notify::new());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(HttpError::Thread)?;

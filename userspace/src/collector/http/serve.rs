@@ -2,10 +2,15 @@
 
 use std::{
     convert::Infallible,
+    error::Error as _,
+    future::ready,
     io,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-    time::Duration,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use http_body_util::Full;
@@ -29,14 +34,10 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use super::{Clients, Page, Shared, access::Gate, listen::Listening};
+use super::{
+    Clients, Limits, Page, Shared, access::Gate, clients::Ended, listen::Listening, patient::Patient,
+};
 
-/// Connections at the same time; further ones are closed at once.
-pub(super) const CONNECTIONS: usize = 64;
-/// How long a TLS handshake, or a request's head, may take.
-pub(super) const HEAD: Duration = Duration::from_secs(5);
-/// How long a connection may last in all: a scraper that keeps it open connects again.
-pub(super) const WHOLE: Duration = Duration::from_secs(60);
 /// Longest head of a request, in bytes.
 const LONGEST: usize = 16 * 1024;
 /// Wait before the next try where no connection can be accepted: no more descriptors.
@@ -70,7 +71,7 @@ impl Listener {
 
 /// Serves until it is told to stop.
 pub(super) async fn serve(listening: Vec<Listening>, shared: Arc<Shared>, stop: Arc<Notify>) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let room = Arc::new(Semaphore::new(shared.limits.connections));
     let mut accepting = JoinSet::new();
     for socket in listening {
         let name = socket.to_string();
@@ -100,32 +101,56 @@ async fn accept(listener: Listener, shared: Arc<Shared>, room: Arc<Semaphore>) {
 
 async fn connection(stream: Box<dyn Stream>, shared: Arc<Shared>, _place: OwnedSemaphorePermit) {
     let gate = shared.gate();
-    let whole = async {
+    let Limits { head, whole, .. } = shared.limits;
+    let served = async {
         match &gate.tls {
             None => http(stream, &shared, &gate).await,
-            Some(tls) => match timeout(HEAD, TlsAcceptor::from(Arc::clone(tls)).accept(stream)).await {
+            Some(tls) => match timeout(head, TlsAcceptor::from(Arc::clone(tls)).accept(stream)).await {
                 Ok(Ok(stream)) => http(stream, &shared, &gate).await,
-                Ok(Err(_)) | Err(_) => false,
+                Ok(Err(_)) => Ended::Broken,
+                Err(_) => Ended::Late,
             },
         }
     };
-    if !timeout(WHOLE, whole).await.unwrap_or(false) {
-        Clients::count(&shared.clients.broken);
+    let ended = timeout(whole, served).await;
+    shared.clients.ended(ended.unwrap_or(Ended::Late));
+}
+
+async fn http(stream: impl Stream, shared: &Shared, gate: &Gate) -> Ended {
+    let Limits { head, write, kept, .. } = shared.limits;
+    let begun = Instant::now();
+    // Who never says anything is late; who says nothing more after an answer only keeps the connection.
+    let heard = Arc::new(AtomicBool::new(true));
+    let service = service_fn(|request| {
+        let mut response = answer(&request, shared, gate);
+        shared.clients.answered(response.status());
+        heard.store(false, Ordering::Relaxed);
+        if begun.elapsed() >= kept {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        ready(Ok::<_, Infallible>(response))
+    });
+    let stream = TokioIo::new(Patient::new(stream, write, Arc::clone(&heard)));
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(head).max_buf_size(LONGEST);
+    match http.serve_connection(stream, service).await {
+        Ok(()) => Ended::Well,
+        Err(error) if stalled(&error) => Ended::Late,
+        Err(error) if error.is_timeout() && !heard.load(Ordering::Relaxed) => Ended::Well,
+        Err(error) if error.is_timeout() => Ended::Late,
+        Err(_) => Ended::Broken,
     }
 }
 
-/// Whether it ended in good order.
-async fn http(stream: impl Stream, shared: &Shared, gate: &Gate) -> bool {
-    let service = service_fn(|request| async move { Ok::<_, Infallible>(answer(&request, shared, gate)) });
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(LONGEST);
-    http.serve_connection(TokioIo::new(stream), service).await.is_ok()
+/// Whether the peer took nothing of an answer for too long.
+fn stalled(error: &hyper::Error) -> bool {
+    let io = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+    io.is_some_and(|error| error.kind() == io::ErrorKind::TimedOut)
 }
 
 fn answer(request: &Request<Incoming>, shared: &Shared, gate: &Gate) -> Response<Full<Bytes>> {
     let authorization = request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes);
     if !gate.lets_in(authorization) {
-        Clients::count(&shared.clients.refused);
         return plain(StatusCode::UNAUTHORIZED, Some((WWW_AUTHENTICATE, "Bearer")));
     }
     // Nobody reads a body here; what follows it would be taken for the next request.
@@ -135,7 +160,6 @@ fn answer(request: &Request<Incoming>, shared: &Shared, gate: &Gate) -> Response
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return plain(StatusCode::METHOD_NOT_ALLOWED, Some((ALLOW, "GET, HEAD")));
     }
-    Clients::count(&shared.clients.answered);
     let accept = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
     // A page that panics is one answer less, not a server less.
     match catch_unwind(AssertUnwindSafe(|| shared.pages.page(request.uri().path(), accept))) {
@@ -147,7 +171,8 @@ fn answer(request: &Request<Incoming>, shared: &Shared, gate: &Gate) -> Response
 
 fn page_of(Page { status, content_type, body }: Page) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::from(body));
-    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let known = (200..600).contains(&status).then(|| StatusCode::from_u16(status).ok()).flatten();
+    *response.status_mut() = known.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -6,6 +6,7 @@ use std::{
     net::TcpStream,
     os::unix::{fs::PermissionsExt as _, net::UnixStream},
     path::Path,
+    sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
@@ -107,7 +108,7 @@ fn what_is_no_http_or_too_long_is_turned_down() {
 #[test]
 fn clients_that_dawdle_hold_up_nobody_and_are_cut_off() {
     let server = begin(Access::default());
-    let mut slow: Vec<_> = (0..serve::CONNECTIONS - 2)
+    let mut slow: Vec<_> = (0..LIMITS.connections - 2)
         .map(|_| {
             let mut stream = connect(&server);
             stream.write_all(b"GET /metrics HTTP/1.1\r\nX: ").unwrap();
@@ -132,7 +133,38 @@ fn clients_that_dawdle_hold_up_nobody_and_are_cut_off() {
     let mut rest = Vec::new();
     let begun = Instant::now();
     let _ = cut.read_to_end(&mut rest);
-    assert!(begun.elapsed() < serve::HEAD + Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < LIMITS.head + Duration::from_secs(5), "{:?}", begun.elapsed());
+}
+
+fn begin_within(limits: Limits) -> Server {
+    let listen = "127.0.0.1:0".parse().unwrap();
+    Server::begin_within(limits, &listen, Access::default(), Arc::new(Fixed)).unwrap()
+}
+
+#[test]
+fn a_connection_that_is_old_ends_with_an_answer() {
+    let request = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n";
+    let server = begin_within(Limits { kept: Duration::ZERO, ..LIMITS });
+    let begun = Instant::now();
+    let answer = said(connect(&server), request);
+    assert!(answer.ends_with("fine\n") && answer.to_lowercase().contains("connection: close"), "{answer}");
+    assert!(begun.elapsed() < LIMITS.head, "{:?}", begun.elapsed());
+    let young = begin_within(Limits { head: Duration::from_millis(200), ..LIMITS });
+    let answer = said(connect(&young), request);
+    assert!(answer.ends_with("fine\n") && !answer.to_lowercase().contains("connection: close"), "{answer}");
+}
+
+#[test]
+fn a_connection_does_not_outlast_its_whole_time() {
+    let server = begin_within(Limits { whole: Duration::from_millis(300), ..LIMITS });
+    let begun = Instant::now();
+    let answer = said(connect(&server), b"GET /metrics HTTP/1.1\r\nX: ");
+    assert!(answer.is_empty() && begun.elapsed() < LIMITS.head, "{:?}", begun.elapsed());
+    let counted = || server.clients().timeouts.load(Ordering::Relaxed) == 1;
+    while !counted() {
+        assert!(begun.elapsed() < LIMITS.head, "not counted");
+        thread::sleep(Duration::from_millis(5));
+    }
 }
 
 #[test]

@@ -221,6 +221,7 @@ impl Collecting {
                 let pages = Health::new(Metrics::new(Arc::clone(&shared), about), Arc::clone(&shared));
                 let server = Server::begin(listen, access(settings), Arc::new(pages));
                 let server = server.with_context(|| format!("the setting metrics.listen: {listen}"))?;
+                shared.serves(server.clients());
                 for address in server.addresses() {
                     eprintln!("septwatch: metrics at {address}");
                 }

@@ -160,7 +160,8 @@ section!("metrics", MetricsSettings, MetricsGiven: "Prometheus metrics at /metri
     /// Certificate authorities in PEM: clients must show a certificate of one of them.
     #[arg(value_name = "FILE")]
     client_ca: Maybe<PathBuf> = "none", "metrics-client-ca", "SEPTWATCH_METRICS_CLIENT_CA";
-    /// File with a token of 16 bytes or more, which clients must show (`Authorization: Bearer`); nobody else may read it.
+    /// File with a token of 16 bytes or more, which clients must show (`Authorization: Bearer`) for every page, health too;
+    /// nobody else may read it.
     #[arg(value_name = "FILE")]
     token_file: Maybe<PathBuf> = "none", "metrics-token-file", "SEPTWATCH_METRICS_TOKEN_FILE";
     /// TDs that have metrics of their own at the same time: those with violations first, then those with the most memory.

@@ -1,0 +1,8 @@
+//! The agent's HTTP server under attack, over real sockets, by what anybody can see of it from outside.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may stop at the first surprise")]
+
+mod crowds;
+mod heads;
+mod sockets;
+mod support;
+mod tls;
