@@ -40,7 +40,8 @@ fn no_size_is_too_small() {
     let mut top = Top::golden((80, 24));
     for (columns, rows) in [(1, 1), (2, 1), (1, 30), (500, 1), (10, 3), (80, 24)] {
         top.terminal.resize(columns, rows).unwrap();
-        for keys in ["1", "2 enter", "3 enter", "4", "5", "6", "?", "? /", "esc"] {
+        // Not esc: with the next key right behind it, where this program had no time between, it is alt and that key.
+        for keys in ["1", "2 enter", "3 enter", "4", "5", "6", "?", "? /", "enter"] {
             top.press(keys);
         }
         top.still();
