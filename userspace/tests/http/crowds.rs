@@ -103,3 +103,34 @@ fn the_server_ends_at_once_whoever_hangs_on_it() {
     drop(server);
     assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
 }
+
+#[test]
+fn clients_that_dawdle_hold_up_nobody_and_are_cut_off() {
+    let server = begin(Access::default());
+    let mut slow: Vec<_> = (0..62)
+        .map(|_| {
+            let mut stream = connect(&server);
+            stream.write_all(b"GET /metrics HTTP/1.1\r\nX: ").unwrap();
+            stream
+        })
+        .collect();
+    // The best of a few: the machine has other things to do.
+    let took = (0..5).map(|_| {
+        let begun = Instant::now();
+        assert_eq!(status(&ask(&server, "GET /metrics HTTP/1.1")), Some(200));
+        begun.elapsed()
+    });
+    assert!(took.min().unwrap() < Duration::from_millis(50));
+    // When all places are taken, others are turned away at once.
+    slow.extend((0..10).map(|_| connect(&server)));
+    let begun = Instant::now();
+    while server.clients().turned_away.load(Relaxed) < 5 {
+        assert!(begun.elapsed() < Duration::from_secs(4), "nobody was turned away");
+        thread::sleep(Duration::from_millis(5));
+    }
+    let mut cut = slow.swap_remove(0);
+    let mut rest = Vec::new();
+    let begun = Instant::now();
+    let _ = cut.read_to_end(&mut rest);
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+}

@@ -1,6 +1,6 @@
 //! Requests that are not what they seem.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, sync::atomic::Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
 use septwatch::collector::http::Access;
 
@@ -96,9 +96,7 @@ fn who_sends_a_large_body_is_told_why_it_is_closed() {
 fn the_scheme_of_a_token_is_read_in_any_case_and_the_token_is_not() {
     const TOKEN: &str = "A-token-of-enough-bytes";
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("token");
-    fs::write(&path, format!("{TOKEN}\n")).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    let path = file(folder.path(), "token", &format!("{TOKEN}\n"), 0o600);
     let server = begin(Access { token_file: Some(path), ..Access::default() });
     let with = |page: &str, shown: &str| {
         let head =

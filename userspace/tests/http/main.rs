@@ -3,6 +3,7 @@
 
 mod crowds;
 mod heads;
+mod pages;
 mod sockets;
 mod support;
 mod tls;

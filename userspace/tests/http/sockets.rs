@@ -81,3 +81,13 @@ fn a_link_is_not_followed() {
     assert!(begin_at(&path).err().unwrap().to_string().contains("no socket"));
     assert_eq!(fs::metadata(&precious).unwrap().permissions().mode() & 0o777, 0o600);
 }
+
+#[test]
+fn a_unix_socket_is_served() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("socket");
+    let server = begin_at(&path).unwrap();
+    assert_eq!(status(&said(UnixStream::connect(&path).unwrap(), SCRAPE)), Some(200));
+    drop(server);
+    assert!(UnixStream::connect(&path).is_err(), "it has ended");
+}

@@ -1,8 +1,11 @@
 //! A server with a few pages, and a client that may say anything.
 
 use std::{
+    fs,
     io::{Read, Write},
     net::TcpStream,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicU64, atomic::Ordering},
     thread,
     time::{Duration, Instant},
@@ -28,6 +31,7 @@ impl Pages for Fixed {
         let page = |body| Some(Page { status: 200, content_type: "text/plain", body });
         match path {
             "/metrics" => page(b"fine\n".to_vec()),
+            "/panic" => panic!("a page of the test's"),
             "/large" => page(vec![b'x'; LARGE]),
             _ => None,
         }
@@ -57,6 +61,19 @@ pub fn said(mut stream: impl Read + Write, bytes: &[u8]) -> String {
     // A server that closes at once does not take all of it.
     let _ = stream.write_all(bytes);
     rest(&mut stream)
+}
+
+/// The same for a request line, with headers or without.
+pub fn ask(server: &Server, request: &str) -> String {
+    said(connect(server), format!("{request}\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes())
+}
+
+/// Writes a file, and returns its path.
+pub fn file(folder: &Path, name: &str, text: &str, mode: u32) -> PathBuf {
+    let path = folder.join(name);
+    fs::write(&path, text).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+    path
 }
 
 /// The status of an answer; none: there is no answer.

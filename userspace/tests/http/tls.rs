@@ -12,29 +12,28 @@ use std::{
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion,
-    pki_types::{CertificateDer, pem::PemObject as _},
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
     version::{TLS12, TLS13},
 };
 use septwatch::collector::http::{Access, Server};
 
 use super::support::*;
 
-/// Writes an authority and a server's certificate of it.
+/// Writes an authority with a server and a client, and a client of another authority.
 fn write(folder: &Path) {
-    let write = |name: &str, text: &str| {
-        let path = folder.join(name);
-        fs::write(&path, text).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-    };
-    let key = KeyPair::generate().unwrap();
-    let mut params = CertificateParams::new(Vec::new()).unwrap();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    write("ca.pem", &params.self_signed(&key).unwrap().pem());
-    let issuer = Issuer::new(params, key);
-    let key = KeyPair::generate().unwrap();
-    let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-    write("server.pem", &params.signed_by(&key, &issuer).unwrap().pem());
-    write("server.key", &key.serialize_pem());
+    for (authority, members) in [("ca", &["server", "client"][..]), ("other", &["stranger"])] {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        file(folder, &format!("{authority}.pem"), &params.self_signed(&key).unwrap().pem(), 0o600);
+        let issuer = Issuer::new(params, key);
+        for member in members {
+            let key = KeyPair::generate().unwrap();
+            let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+            file(folder, &format!("{member}.pem"), &params.signed_by(&key, &issuer).unwrap().pem(), 0o600);
+            file(folder, &format!("{member}.key"), &key.serialize_pem(), 0o600);
+        }
+    }
 }
 
 fn access(folder: &Path) -> Access {
@@ -45,13 +44,26 @@ fn access(folder: &Path) -> Access {
     }
 }
 
-/// What is answered to a client that trusts the authority in a folder.
-fn scrape(server: &Server, folder: &Path, version: &'static SupportedProtocolVersion) -> io::Result<String> {
+/// What is answered to a client that trusts the authority in a folder, and shows the certificate of a member.
+fn scrape(
+    server: &Server,
+    folder: &Path,
+    version: &'static SupportedProtocolVersion,
+    member: Option<&str>,
+) -> io::Result<String> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(folder.join("ca.pem")).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(&[version]).unwrap();
-    let config = builder.with_root_certificates(roots).with_no_client_auth();
+    let builder = builder.with_root_certificates(roots);
+    let config = match member {
+        None => builder.with_no_client_auth(),
+        Some(member) => {
+            let at = |kind| folder.join(format!("{member}.{kind}"));
+            let chain = vec![CertificateDer::from_pem_file(at("pem")).unwrap()];
+            builder.with_client_auth_cert(chain, PrivateKeyDer::from_pem_file(at("key")).unwrap()).unwrap()
+        }
+    };
     let connection = ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap();
     let mut stream = StreamOwned::new(connection, connect(server));
     stream.write_all(SCRAPE)?;
@@ -68,7 +80,7 @@ fn both_versions_are_spoken() {
     write(folder.path());
     let server = begin(access(folder.path()));
     for version in [&TLS12, &TLS13] {
-        assert_eq!(status(&scrape(&server, folder.path(), version).unwrap()), Some(200));
+        assert_eq!(status(&scrape(&server, folder.path(), version, None).unwrap()), Some(200));
     }
 }
 
@@ -101,7 +113,7 @@ fn a_new_certificate_is_shown_after_a_reload_and_a_wrong_one_never() {
     put(old.path(), "server.pem");
     put(old.path(), "server.key");
     let server = begin(access(here.path()));
-    let shown = |folder: &Path| scrape(&server, folder, &TLS13).is_ok();
+    let shown = |folder: &Path| scrape(&server, folder, &TLS13, None).is_ok();
     assert!(shown(old.path()) && !shown(new.path()));
     put(new.path(), "server.pem");
     assert!(server.reload().is_err(), "the key is another certificate's");
@@ -133,4 +145,22 @@ fn files_that_never_end_or_never_begin_hold_up_nobody() {
         let why = receiver.recv_timeout(LONG).unwrap_or_else(|_| panic!("it hangs")).unwrap();
         assert!(why.contains("not a regular file"), "{why}");
     }
+}
+
+#[test]
+fn tls_is_spoken_and_clients_show_their_certificate() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path());
+    let access = access(folder.path());
+    let server = begin(access.clone());
+    let scrape = |server: &Server, member| scrape(server, folder.path(), &TLS13, member);
+    assert_eq!(status(&scrape(&server, None).unwrap()), Some(200));
+    let plain = ask(&server, "GET /metrics HTTP/1.1");
+    assert!(!plain.contains("200 OK"), "{plain}");
+    let server = begin(Access { client_ca: Some(folder.path().join("ca.pem")), ..access.clone() });
+    assert!(scrape(&server, None).is_err(), "no certificate");
+    assert_eq!(status(&scrape(&server, Some("client")).unwrap()), Some(200));
+    assert!(scrape(&server, Some("stranger")).is_err(), "of another authority");
+    fs::set_permissions(folder.path().join("server.key"), fs::Permissions::from_mode(0o644)).unwrap();
+    assert!(access.read().unwrap_err().to_string().contains("chmod 0600"));
 }
