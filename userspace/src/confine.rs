@@ -43,69 +43,48 @@ pub struct Need {
     pub purpose: &'static str,
 }
 
-/// All needs of a running agent. Reactions that are not here need none: `cordon` writes a map that is open, `panic` a file
-/// of root's that asks for nothing more (sysrq-trigger; /dev/kmsg for writing), and what a `notify` runs gets no more than
-/// the agent has.
-pub const NEEDS: [Need; 15] = [
-    need(
-        "observe",
+/// All needs of a running agent: a capability, the features that need it, and what for. Reactions that are not here need
+/// none: `cordon` writes a map that is open, `panic` a file of root's that asks for nothing more (sysrq-trigger; /dev/kmsg
+/// for writing), and what a `notify` runs gets no more than the agent has.
+///
+/// /proc/PID/fd has mode 0500 and its owner's, and what it links to is seen by who may trace (fs/proc/fd.c).
+const NEEDS: [(&str, CapabilitySet, &[&str], &str); 8] = [
+    (
         "CAP_SYS_PTRACE",
         CapabilitySet::SYS_PTRACE,
+        &["observe"],
         "what VMMs of other users have mapped, for stacks",
     ),
-    need(
-        "policy",
+    (
         "CAP_LINUX_IMMUTABLE",
         CapabilitySet::LINUX_IMMUTABLE,
+        &["policy"],
         "the audit log can only be appended to",
     ),
-    need("hold", "CAP_DAC_READ_SEARCH", CapabilitySet::DAC_READ_SEARCH, FD),
-    need("hold", "CAP_SYS_PTRACE", CapabilitySet::SYS_PTRACE, FD),
-    need(
-        "hold",
+    ("CAP_DAC_READ_SEARCH", CapabilitySet::DAC_READ_SEARCH, &["hold", "kill", "freeze"], FD),
+    ("CAP_SYS_PTRACE", CapabilitySet::SYS_PTRACE, &["hold", "kill", "freeze"], FD),
+    (
         "CAP_SYS_RESOURCE",
         CapabilitySet::SYS_RESOURCE,
+        &["hold", "kill"],
         "a keeper of them that the OOM killer leaves alone",
     ),
-    need("stop", "CAP_KILL", CapabilitySet::KILL, SIGNALS),
-    need("kill", "CAP_KILL", CapabilitySet::KILL, SIGNALS),
-    need("kill", "CAP_DAC_READ_SEARCH", CapabilitySet::DAC_READ_SEARCH, FD),
-    need("kill", "CAP_SYS_PTRACE", CapabilitySet::SYS_PTRACE, FD),
-    need(
-        "kill",
-        "CAP_SYS_RESOURCE",
-        CapabilitySet::SYS_RESOURCE,
-        "a keeper of them that the OOM killer leaves alone",
+    (
+        "CAP_KILL",
+        CapabilitySet::KILL,
+        &["stop", "kill", "unsafe-kill"],
+        "signals to processes of other users",
     ),
-    need("unsafe-kill", "CAP_KILL", CapabilitySet::KILL, SIGNALS),
-    need(
-        "freeze",
+    (
         "CAP_DAC_OVERRIDE",
         CapabilitySet::DAC_OVERRIDE,
+        &["freeze"],
         "cgroup.freeze of a cgroup that is another user's",
     ),
-    need("freeze", "CAP_DAC_READ_SEARCH", CapabilitySet::DAC_READ_SEARCH, FD),
-    need("freeze", "CAP_SYS_PTRACE", CapabilitySet::SYS_PTRACE, FD),
-    need(
-        "quarantine",
-        "CAP_SYS_ADMIN",
-        CapabilitySet::SYS_ADMIN,
-        "hard_offline_page (drivers/base/memory.c)",
-    ),
+    ("CAP_SYS_ADMIN", CapabilitySet::SYS_ADMIN, &["quarantine"], "hard_offline_page (drivers/base/memory.c)"),
 ];
 
-/// /proc/PID/fd has mode 0500 and its owner's, and what it links to is seen by who may trace (fs/proc/fd.c).
 const FD: &str = "the guest_memfd of VMMs of other users, in /proc/PID/fd";
-const SIGNALS: &str = "signals to processes of other users";
-
-const fn need(
-    feature: &'static str,
-    name: &'static str,
-    capability: CapabilitySet,
-    purpose: &'static str,
-) -> Need {
-    Need { feature, name, capability, purpose }
-}
 
 /// The capabilities that an agent needs while it runs, with this policy or none.
 pub fn needed(policy: Option<&Policy>) -> Vec<Need> {
@@ -113,7 +92,11 @@ pub fn needed(policy: Option<&Policy>) -> Vec<Need> {
     let mut features: Vec<_> = steps.map(|step| step.reaction.name()).collect();
     features.push("observe");
     features.extend(policy.map(|_| "policy"));
-    NEEDS.into_iter().filter(|need| features.contains(&need.feature)).collect()
+    let of = |(name, capability, needs, purpose): (_, _, &'static [&str], _)| {
+        let wanted = needs.iter().filter(|feature| features.contains(feature));
+        wanted.map(move |feature| Need { feature, name, capability, purpose })
+    };
+    NEEDS.into_iter().flat_map(of).collect()
 }
 
 /// What a process kept when it was confined.
@@ -128,8 +111,11 @@ impl Kept {
 
     /// Their names.
     pub fn names(self) -> Vec<&'static str> {
-        let mut names: Vec<_> =
-            NEEDS.iter().filter(|need| self.0.contains(need.capability)).map(|need| need.name).collect();
+        let mut names: Vec<_> = NEEDS
+            .iter()
+            .filter(|(_, capability, ..)| self.0.contains(*capability))
+            .map(|(name, ..)| *name)
+            .collect();
         names.sort_unstable();
         names.dedup();
         names
@@ -325,6 +311,11 @@ mod tests {
             return;
         }
         // With CAP_SYS_ADMIN, for quarantine: only the filter refuses.
-        assert!(child(|| confine(&NEEDS).is_ok() && map() == Err(libc::EPERM)));
+        let admin = || {
+            let (feature, capability) = ("quarantine", CapabilitySet::SYS_ADMIN);
+            let need = Need { feature, name: "CAP_SYS_ADMIN", capability, purpose: "" };
+            confine(&[need]).is_ok() && map() == Err(libc::EPERM)
+        };
+        assert!(child(admin));
     }
 }

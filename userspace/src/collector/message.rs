@@ -12,31 +12,14 @@ use crate::{
     view::{json, stack::Places},
 };
 
-/// What a message is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Topic {
-    /// A TD reached a stage of its life.
-    Life,
-    /// A VM reached a stage that SEAMCALLs do not tell.
-    Vm,
-    /// A violation.
-    Violation,
-    /// A step of the policy.
-    Reaction,
-}
-
 /// Something that happened, for outputs.
 #[derive(Debug)]
 pub struct Message {
-    /// What it is about.
-    pub topic: Topic,
-    /// The record's CPU and number there, of the vital stream; a step of the policy has no record.
-    pub record: Option<(u16, u64)>,
     /// The violation.
     pub verdict: Option<Verdict>,
-    /// The object that `septwatch watch --json` prints for it, with `wall_ns`: ns since 1970, UTC.
-    pub object: Value,
-    /// The same as text, without a line break.
+    /// When, in ns since 1970, UTC.
+    pub wall_ns: u64,
+    /// The object that `septwatch watch --json` prints for it, with `wall_ns`, as text without a line break.
     pub line: String,
 }
 
@@ -60,40 +43,28 @@ impl Messages {
 
     /// Of an event; page records are none of outputs' business.
     pub fn event(&self, event: &Event, found: Option<(&Verdict, &Places)>) -> Option<Arc<Message>> {
-        let topic = match event {
-            Event::Life(_) => Topic::Life,
-            Event::Vm(_) => Topic::Vm,
-            Event::Violation(_) => Topic::Violation,
-            Event::Call(_) | Event::Frame(_) => return None,
-        };
+        if !event.is_vital() {
+            return None;
+        }
         let object = match found {
             Some((verdict, places)) => json::violation(verdict, places),
             None => json::event(event, None),
         };
-        let header = event.header();
-        let record = Some((header.cpu, header.seq));
         let verdict = found.map(|(verdict, _)| verdict.clone());
-        Some(self.message(topic, record, verdict, object, header.time_ns))
+        Some(self.message(verdict, object, event.header().time_ns))
     }
 
     /// Of a step of the policy.
     pub fn step(&self, step: &Step) -> Arc<Message> {
         let mut object = json!(step);
         object["type"] = "reaction".into();
-        self.message(Topic::Reaction, None, None, object, step.done_ns.unwrap_or(step.asked_ns))
+        self.message(None, object, step.done_ns.unwrap_or(step.asked_ns))
     }
 
-    fn message(
-        &self,
-        topic: Topic,
-        record: Option<(u16, u64)>,
-        verdict: Option<Verdict>,
-        mut object: Value,
-        time_ns: u64,
-    ) -> Arc<Message> {
-        object["wall_ns"] = self.clock.realtime_of(time_ns).into();
-        let line = object.to_string();
-        Arc::new(Message { topic, record, verdict, object, line })
+    fn message(&self, verdict: Option<Verdict>, mut object: Value, time_ns: u64) -> Arc<Message> {
+        let wall_ns = self.clock.realtime_of(time_ns);
+        object["wall_ns"] = wall_ns.into();
+        Arc::new(Message { verdict, wall_ns, line: object.to_string() })
     }
 }
 
@@ -122,11 +93,12 @@ pub(super) mod tests {
     #[test]
     fn a_message_is_the_object_that_watch_prints_and_a_time_of_day() {
         let message = message(11);
-        assert_eq!((message.topic, message.record), (Topic::Violation, Some((3, 11))));
+        assert!(message.verdict.is_some());
         let object: Value = serde_json::from_str(&message.line).unwrap();
         assert_eq!((&object["type"], &object["violation"]), (&"violation".into(), &"zap-failed".into()));
         // Monotonic 5 ns is the boot: years after 1970.
         assert!(object["wall_ns"].as_u64().unwrap() > 1_500_000_000_000_000_000);
+        assert_eq!(object["wall_ns"], message.wall_ns);
         assert_eq!(Messages::here().event(&Event::NONE, None).map(|_| ()), None);
     }
 }

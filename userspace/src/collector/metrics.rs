@@ -20,7 +20,7 @@ use prometheus_client::{
 use septwatch_common::{Leaf, Life, PageKind, Violation, config::HOOKED};
 
 use super::snapshot::{FRAME, Shared, Snapshot};
-use crate::hooks::table::{HOOKS, Need};
+use crate::hooks::table::HookSpec;
 use exposition::Exposition;
 
 /// What a scraper asks for that knows OpenMetrics.
@@ -104,6 +104,11 @@ impl Collector for Host {
     }
 }
 
+/// What is so is 1.
+fn flag(is_so: bool) -> f64 {
+    u8::from(is_so).into()
+}
+
 fn outputs(to: &mut Exposition<'_>, shared: &Shared) -> fmt::Result {
     let outputs: Vec<_> =
         shared.outputs().into_iter().map(|(name, counts)| (name, counts.counted())).collect();
@@ -127,9 +132,7 @@ fn outputs(to: &mut Exposition<'_>, shared: &Shared) -> fmt::Result {
     to.gauges(
         "septwatch_output_failing",
         "1: the last event that an output was given was lost",
-        outputs
-            .iter()
-            .map(|(output, counted)| ([("output", *output)], f64::from(u8::from(counted.trouble.is_some())))),
+        outputs.iter().map(|(output, counted)| ([("output", *output)], flag(counted.trouble.is_some()))),
     )
 }
 
@@ -152,7 +155,7 @@ fn host(to: &mut Exposition<'_>, snapshot: &Snapshot) -> fmt::Result {
     to.gauges(
         "septwatch_policy_armed",
         "1: the policy acts; 0: it only says what it would do",
-        [(labels, f64::from(u8::from(policy.armed)))],
+        [(labels, flag(policy.armed))],
     )?;
     to.gauges(
         "septwatch_policy_gaps",
@@ -169,15 +172,12 @@ fn host(to: &mut Exposition<'_>, snapshot: &Snapshot) -> fmt::Result {
 }
 
 fn hooks(to: &mut Exposition<'_>, snapshot: &Snapshot) -> fmt::Result {
-    let is_required = |name: &str| {
-        HOOKS.iter().find(|spec| spec.name == name).is_some_and(|spec| spec.need == Need::Required)
-    };
     to.gauges(
         "septwatch_hook_attached",
         "1: the hook is attached; 0: this kernel has none, and what it detects is not detected",
         snapshot.hooks.iter().map(|hook| {
-            let need = if is_required(&hook.name) { "required" } else { "optional" };
-            ([("hook", hook.name.as_str()), ("need", need)], f64::from(u8::from(hook.missing.is_none())))
+            let need = if HookSpec::is_required(&hook.name) { "required" } else { "optional" };
+            ([("hook", hook.name.as_str()), ("need", need)], flag(hook.missing.is_none()))
         }),
     )
 }
@@ -285,7 +285,7 @@ fn tds(to: &mut Exposition<'_>, snapshot: &Snapshot) -> fmt::Result {
     to.gauges(
         "septwatch_td_suspect",
         "1: verdicts about this TD are suspect",
-        all().map(|at| (label(at), f64::from(u8::from(rows[at].1.suspect)))),
+        all().map(|at| (label(at), flag(rows[at].1.suspect))),
     )
 }
 

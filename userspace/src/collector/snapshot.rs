@@ -57,7 +57,7 @@ pub struct Snapshot {
     pub hooks: Arc<Vec<HookFact>>,
     /// TDs that are there, by how far their lives have come.
     pub tds: BTreeMap<Life, u64>,
-    /// TDs that were seen since the ledger began.
+    /// TDs that were seen since this process began.
     pub tds_seen: u64,
     /// Frames lent to all TDs, by `PageKind`.
     pub lent: [u64; 6],

@@ -117,7 +117,7 @@ impl Live {
         options: &Options,
         pages: bool,
     ) -> Result<Self> {
-        Self::begin_confined(command, watching, policing, options, pages, |_| Ok(None))
+        Self::begin_confined(command, watching, policing, options, pages, |_, _| Ok(None))
     }
 
     /// The same; `confine` gives up what is not needed with the policy, when all is attached and before anything else is
@@ -131,7 +131,7 @@ impl Live {
         policing: &Policing,
         options: &Options,
         pages: bool,
-        confine: impl FnOnce(Option<&Policy>) -> Result<Option<Kept>>,
+        confine: impl FnOnce(&Opened, Option<&Policy>) -> Result<Option<Kept>>,
     ) -> Result<Self> {
         open::check_capabilities()?;
         let (prepared, plan) = policing.prepare(options)?.unzip();
@@ -156,7 +156,7 @@ impl Live {
             // A reader that died leaves the addresses.
             let _ = reader.join();
         }
-        let kept = confine(prepared.as_ref().map(Prepared::policy))?;
+        let kept = confine(&opened, prepared.as_ref().map(Prepared::policy))?;
         let guard = match prepared {
             None => None,
             Some(_) if !opened.reactions.cover(needs) && !policing.allow_degraded => bail!(

@@ -84,17 +84,25 @@ pub enum LogLevel {
     Trace = 5,
 }
 
+/// Whether a ring buffer can have so many bytes.
+pub fn is_ring(bytes: u32) -> bool {
+    bytes.is_power_of_two() && (4096..=1 << 30).contains(&bytes)
+}
+
+/// Whether a ledger may be limited to so many bytes: less has no room for a single frame.
+pub fn is_ledger(bytes: u64) -> bool {
+    bytes >= CHUNK_BYTES
+}
+
 fn ring_bytes(text: &str) -> Result<u32, String> {
-    let fits = |bytes: &u32| bytes.is_power_of_two() && (4096..=1 << 30).contains(bytes);
-    let bytes = text.parse().ok().filter(fits);
+    let bytes = text.parse().ok().filter(|bytes| is_ring(*bytes));
     bytes.ok_or_else(|| "not a power of two from 4096 to 1073741824".to_owned())
 }
 
 fn ledger_limit(text: &str) -> Result<u64, String> {
-    // Less has no room for a single frame.
     size(text)
         .ok()
-        .filter(|bytes| *bytes >= CHUNK_BYTES)
+        .filter(|bytes| is_ledger(*bytes))
         .ok_or_else(|| "not a size of 4K or more: bytes, or with K, M or G, as in 16M".to_owned())
 }
 

@@ -77,6 +77,18 @@ macro_rules! seamcall {
     };
 }
 
+impl HookSpec {
+    /// The hook of a name, as [`crate::recording::header::HookFact`]s have it.
+    pub fn named(name: &str) -> Option<&'static Self> {
+        HOOKS.iter().find(|spec| spec.name == name)
+    }
+
+    /// Whether every verdict needs the hook of a name.
+    pub fn is_required(name: &str) -> bool {
+        Self::named(name).is_some_and(|spec| spec.need == Need::Required)
+    }
+}
+
 /// All hooks, in the order in which they are shown.
 pub const HOOKS: &[HookSpec] = &[
     seamcall!(

@@ -85,6 +85,15 @@ impl Reactions {
         all.collect::<Result<_, _>>().map_err(map_error("HELD"))
     }
 
+    /// The TDs whose guest_memfd give back no page, by number.
+    ///
+    /// # Errors
+    /// The map cannot be read.
+    pub fn in_force(&self) -> Result<Vec<(u32, Held)>, KernelError> {
+        let all = self.all_held()?.into_iter();
+        Ok(all.filter(|(_, held)| held.errno != 0).collect())
+    }
+
     /// Whether and how a TD is held.
     ///
     /// # Errors

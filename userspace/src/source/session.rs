@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use septwatch_common::{Suspect, Violation, config::Counters};
+use septwatch_common::{
+    Suspect, Td, Violation,
+    config::{Counters, MAX_TDS, TD_PROBES},
+};
 
 use super::{
     event::Event,
@@ -61,6 +64,16 @@ impl Session {
     /// The kernel side.
     pub fn kernel(&mut self) -> &mut Kernel {
         &mut self.kernel
+    }
+
+    /// The records of all TDs that the ledger knows, by their index.
+    ///
+    /// # Errors
+    /// The ledger cannot be read.
+    pub fn records(&self) -> Result<Vec<(u16, Td)>, KernelError> {
+        // TDs are given indexes in turn.
+        let last = self.model.tds.keys().next_back().map_or(0, |id| u64::from(*id));
+        self.kernel.records((last + TD_PROBES + 1).min(MAX_TDS.into()) as u32)
     }
 
     /// What events told so far.

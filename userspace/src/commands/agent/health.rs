@@ -10,7 +10,7 @@ use crate::{
         metrics::Metrics,
         snapshot::{STALE, Shared},
     },
-    hooks::table::{HOOKS, Need},
+    hooks::table::HookSpec,
 };
 
 /// Answers.
@@ -36,9 +36,8 @@ impl Health {
         let Some((_, snapshot)) = self.shared.newest() else {
             return Some("nothing is attached yet".to_owned());
         };
-        let is_required =
-            |name: &str| HOOKS.iter().any(|spec| spec.name == name && spec.need == Need::Required);
-        let missing = snapshot.hooks.iter().find(|hook| hook.missing.is_some() && is_required(&hook.name));
+        let missing =
+            snapshot.hooks.iter().find(|hook| hook.missing.is_some() && HookSpec::is_required(&hook.name));
         missing.map(|hook| format!("no {}", hook.name)).or_else(|| self.hangs())
     }
 

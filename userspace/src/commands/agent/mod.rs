@@ -24,7 +24,7 @@ use super::{
     live::{Live, Until},
     recording,
     top::{Pace, pace},
-    watching::span,
+    watching::{is_ledger, is_ring, span},
 };
 use crate::{
     collector::{
@@ -36,10 +36,9 @@ use crate::{
         snapshot::Shared,
     },
     confine::{self, Kept},
-    hooks::load::CHUNK_BYTES,
     policy::file::Policy,
     recording::header::HookFact,
-    source::open::Options,
+    source::open::{Opened, Options},
 };
 use health::Health;
 use settings::{Given, Settings};
@@ -120,10 +119,10 @@ fn wrong(setting: &str, what: impl std::fmt::Display) -> BadInput {
 /// What can be said of the configuration before anything is attached; and the policy.
 fn check(settings: &Settings) -> Result<Option<Policy>> {
     let Settings { ledger, policy, metrics, events, journal, .. } = settings;
-    if ledger.limit.0.is_some_and(|limit| limit.0 < CHUNK_BYTES) {
+    if ledger.limit.0.is_some_and(|limit| !is_ledger(limit.0)) {
         return Err(wrong("ledger.limit", "less than 4K, which has no room for a single frame").into());
     }
-    if ledger.ring.0.is_some_and(|ring| !ring.0.is_power_of_two() || !(4096..=1 << 30).contains(&ring.0)) {
+    if ledger.ring.0.is_some_and(|ring| !u32::try_from(ring.0).is_ok_and(is_ring)) {
         return Err(wrong("ledger.ring", "not a power of two from 4K to 1G").into());
     }
     for (setting, queue) in [("events.queue", events.queue), ("journal.queue", journal.queue)] {
@@ -262,19 +261,20 @@ fn watching(settings: &Settings) -> Watching {
 
 fn live(args: &Args, settings: &Settings) -> Result<()> {
     let watching = watching(settings);
-    let options = Options { ..watching.options() };
+    let options = watching.options();
     let policing = Policing {
         policy: settings.policy.name.0.clone(),
         arm: settings.policy.arm,
         allow_degraded: settings.policy.allow_degraded,
         audit: settings.policy.audit.clone(),
     };
+    let mut hooks = Vec::new();
     let mut live =
-        Live::begin_confined("agent", &watching, &policing, &options, options.latency, |policy| {
+        Live::begin_confined("agent", &watching, &policing, &options, options.latency, |opened, policy| {
+            // Where programs were taken over the kernel is asked for its plan, which it does not tell later.
+            hooks = hooks_of(opened, &options)?;
             confined(settings, policy)
         })?;
-    let (mut hooks, _) = recording::of_opened(&live.opened, &options)?;
-    not_attached(&mut hooks, &live);
     let collecting = Collecting::begin(settings, false)?;
     let mut watched = Watched::begin(collecting, hooks, settings.metrics.tds as usize);
     watched.ready(&mut live.session, live.guard.as_mut())?;
@@ -286,11 +286,13 @@ fn live(args: &Args, settings: &Settings) -> Result<()> {
     Ok(())
 }
 
-/// Hooks that were planned, and that the kernel then refused, are missing.
-fn not_attached(hooks: &mut [HookFact], live: &Live) {
-    for (name, error) in &live.opened.not_attached {
+/// The hooks of the plan. Those that the kernel then refused are missing.
+fn hooks_of(opened: &Opened, options: &Options) -> Result<Vec<HookFact>> {
+    let (mut hooks, _) = recording::of_opened(opened, options)?;
+    for (name, error) in &opened.not_attached {
         for hook in hooks.iter_mut().filter(|hook| hook.name == *name) {
             (hook.bound, hook.missing) = (None, Some(super::told(error)));
         }
     }
+    Ok(hooks)
 }

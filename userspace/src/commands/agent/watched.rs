@@ -7,10 +7,7 @@ use std::{
 };
 
 use anyhow::Result;
-use septwatch_common::{
-    Life,
-    config::{MAX_TDS, TD_PROBES},
-};
+use septwatch_common::Life;
 
 use super::{Collecting, systemd::Systemd};
 use crate::{
@@ -21,7 +18,7 @@ use crate::{
     commands::{live::Sink, policing::Guard},
     model::verdict::Verdict,
     policy::audit::{Done, Step},
-    recording::header::{Clock, HookFact},
+    recording::header::HookFact,
     source::{event::Event, session::Session},
     view::{stack::Places, top::columns::bytes},
 };
@@ -86,12 +83,9 @@ impl Watched {
     }
 
     fn snapshot(&self, session: &mut Session, guard: Option<&mut Guard>) -> Result<Snapshot> {
-        let in_force =
-            session.kernel().reactions().all_held()?.into_iter().filter(|(_, held)| held.errno != 0);
-        let held: HashMap<u32, u64> = in_force.map(|(td, held)| (td, held.frames)).collect();
-        // TDs are given indexes in turn.
-        let last = session.model().tds.keys().next_back().map_or(0, |id| u64::from(*id));
-        let records = session.kernel().records((last + TD_PROBES + 1).min(MAX_TDS.into()) as u32)?;
+        let held = session.kernel().reactions().in_force()?;
+        let held: HashMap<u32, u64> = held.into_iter().map(|(td, held)| (td, held.frames)).collect();
+        let records = session.records()?;
         let (standing, _) = session.standing_lately()?;
         let mut snapshot = Snapshot {
             standing: Some(standing),
@@ -156,8 +150,8 @@ fn status(snapshot: &Snapshot) -> String {
 impl Sink for Watched {
     fn event(&mut self, event: &Event, found: Option<(&Verdict, &Places)>) -> Result<()> {
         if let Some(message) = self.messages.event(event, found) {
-            if let Some((verdict, _)) = found {
-                self.last_violation_ns = Clock::now().realtime_of(verdict.time_ns);
+            if found.is_some() {
+                self.last_violation_ns = message.wall_ns;
             }
             self.offer(&message);
         }

@@ -385,7 +385,7 @@ impl Guard {
         self.actor.stop()?;
         let reactions = session.kernel().reactions();
         let cordoned = reactions.cordoning()?.errno != 0;
-        Ok(cordoned || reactions.all_held()?.iter().any(|(_, held)| held.errno != 0))
+        Ok(cordoned || !reactions.in_force()?.is_empty())
     }
 }
 

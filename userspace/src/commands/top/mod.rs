@@ -32,7 +32,7 @@ use anyhow::{Result, anyhow};
 
 use super::{BadInput, Policing, Watching, exit, recording, watching::span};
 use crate::{
-    hooks::table::{HOOKS, Need},
+    hooks::table::{HookSpec, Need},
     recording::header::HookFact,
     source::open::OpenError,
     view::top::{
@@ -267,7 +267,7 @@ fn planned(about: About, plan: &[HookFact]) -> Scene {
 /// The rows of a plan.
 fn hook_rows(plan: &[HookFact]) -> Vec<HookRow> {
     let row = |fact: &HookFact| {
-        let spec = HOOKS.iter().find(|spec| spec.name == fact.name);
+        let spec = HookSpec::named(&fact.name);
         HookRow {
             name: fact.name.clone(),
             purpose: spec.map_or("", |spec| spec.purpose),

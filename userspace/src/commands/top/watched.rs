@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Result;
-use septwatch_common::config::{Counters, MAX_TDS, TD_PROBES};
+use septwatch_common::config::Counters;
 
 use super::{
     census::Counting,
@@ -134,9 +134,8 @@ impl<'a> Watched<'a> {
     /// What changes slowly: rows, what is held, the policy, what it all costs.
     fn look(&mut self, session: &mut Session, guard: Option<&mut Guard>) -> Result<()> {
         (self.looked, self.fresh) = (Some(Instant::now()), true);
-        let held = session.kernel().reactions().all_held()?;
-        let in_force = held.into_iter().filter(|(_, held)| held.errno != 0);
-        self.held = in_force.map(|(td, held)| (td, held.frames)).collect();
+        let held = session.kernel().reactions().in_force()?;
+        self.held = held.into_iter().map(|(td, held)| (td, held.frames)).collect();
         if let Some(guard) = guard {
             self.stage.scene.policy = Some(Arc::new(policy::standing(guard, session)));
         }
@@ -155,9 +154,7 @@ impl<'a> Watched<'a> {
     }
 
     fn facts<'s>(&self, session: &'s mut Session, counters: &Counters) -> Result<Facts<'s>> {
-        // TDs are given indexes in turn.
-        let last = session.model().tds.keys().next_back().map_or(0, |id| u64::from(*id));
-        let records = session.kernel().records((last + TD_PROBES + 1).min(MAX_TDS.into()) as u32)?;
+        let records = session.records()?;
         let model = session.model();
         let (records_read, violations) = (model.accounting.records(), model.total());
         let totals = Totals { records: records_read, violations, ..Totals::counted(counters) };
