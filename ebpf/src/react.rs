@@ -5,7 +5,7 @@ use core::ffi::c_void;
 use aya_ebpf::{bindings::BPF_NOEXIST, helpers::generated::bpf_loop};
 use septwatch_common::{
     Status, Violation,
-    react::{CRASH_MAGIC, HOLD, Held, PANIC, QUICK_RULES, QuickRule},
+    react::{CRASH_MAGIC, CrashNote, HOLD, Held, PANIC, QUICK_RULES, QuickRule},
     tracker::{Finding, Store as _},
 };
 
@@ -142,6 +142,7 @@ fn panic(found: &Found, place: u32) {
         (*note).leaf = u32::from(found.leaf);
         (*note).violation = found.violation as u32;
         (*note).rule = place;
+        (*note).check = CrashNote { wanted_ns: found.now_ns, ..*note }.sum();
         (&raw mut (*note).wanted_ns).write_volatile(found.now_ns);
     }
 }

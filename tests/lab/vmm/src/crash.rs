@@ -10,7 +10,7 @@ use std::os::fd::AsRawFd as _;
 use anyhow::{Context as _, Result, ensure};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use septwatch_common::Violation;
-use septwatch_common::react::{CRASH_MAGIC, CrashNote, QUICK_RULES};
+use septwatch_common::react::{CRASH_MAGIC, CrashNote};
 
 /// `KEXEC_FILE_ON_CRASH`
 const ON_CRASH: libc::c_ulong = 2;
@@ -102,28 +102,31 @@ fn found(memory: &[u8]) -> Option<String> {
     }
 }
 
-/// Numbers of SEAMCALL leaves, and what stands for none in a note.
-const LEAVES: u64 = 64;
-const NO_LEAF: u64 = 0xff;
-
 /// The programs that know how a note begins have these bytes too, with something else behind them.
 fn note(memory: &[u8]) -> Option<String> {
-    let half = |at: usize| word(memory, at) & 0xffff_ffff;
-    let wanted = word(memory, offset_of!(CrashNote, wanted_ns));
-    let violation = Violation::ALL.get(usize::try_from(half(offset_of!(CrashNote, violation))).ok()?)?;
-    let (leaf, rule) = (half(offset_of!(CrashNote, leaf)), half(offset_of!(CrashNote, rule)));
-    // TDs are numbered in 32 bits.
-    let td = word(memory, offset_of!(CrashNote, td));
-    let known = (leaf < LEAVES || leaf == NO_LEAF) && rule < u64::from(QUICK_RULES) && td >> 32 == 0;
-    if wanted == 0 || !known || half(offset_of!(CrashNote, zero)) != 0 {
+    let word = |at: usize| word(memory, at);
+    let half = |at: usize| word(at) as u32;
+    let note = CrashNote {
+        magic: CRASH_MAGIC,
+        wanted_ns: word(offset_of!(CrashNote, wanted_ns)),
+        pfn: word(offset_of!(CrashNote, pfn)),
+        gfn: word(offset_of!(CrashNote, gfn)),
+        td: word(offset_of!(CrashNote, td)),
+        status: word(offset_of!(CrashNote, status)),
+        leaf: half(offset_of!(CrashNote, leaf)),
+        violation: half(offset_of!(CrashNote, violation)),
+        rule: half(offset_of!(CrashNote, rule)),
+        zero: half(offset_of!(CrashNote, zero)),
+        check: word(offset_of!(CrashNote, check)),
+    };
+    if note.wanted_ns == 0 || note.check != note.sum() {
         return None;
     }
+    let violation = Violation::ALL.get(note.violation as usize)?.name();
+    let CrashNote { wanted_ns, pfn, gfn, td, status, leaf, rule, .. } = note;
     Some(format!(
-        "LAB-NOTE wanted_ns={wanted} violation={} leaf={leaf} status={:#018x} td={td} gfn={:#x} pfn={:#x} rule={rule}",
-        violation.name(),
-        word(memory, offset_of!(CrashNote, status)),
-        word(memory, offset_of!(CrashNote, gfn)),
-        word(memory, offset_of!(CrashNote, pfn)),
+        "LAB-NOTE wanted_ns={wanted_ns} violation={violation} leaf={leaf} status={status:#018x} td={td} gfn={gfn:#x} \
+         pfn={pfn:#x} rule={rule}"
     ))
 }
 
@@ -140,26 +143,24 @@ mod tests {
         let mut memory = vec![0u8; LONGEST];
         memory[..16].copy_from_slice(&CRASH_MAGIC);
         assert_eq!(found(&memory), None, "no time: nothing was decided");
-        memory[offset_of!(CrashNote, wanted_ns)] = 7;
-        memory[offset_of!(CrashNote, td)] = 3;
-        memory[offset_of!(CrashNote, leaf)] = 29;
-        memory[offset_of!(CrashNote, violation)] = Violation::ZapFailed as u8;
-        let line = found(&memory).unwrap_or_default();
+        let mut put = |at: usize, byte: u8| {
+            memory[at] = byte;
+            found(&memory)
+        };
+        put(offset_of!(CrashNote, wanted_ns), 7);
+        put(offset_of!(CrashNote, td), 3);
+        put(offset_of!(CrashNote, leaf), 29);
+        let violation = Violation::ZapFailed as u8;
+        assert_eq!(put(offset_of!(CrashNote, violation), violation), None, "what only begins as one");
+        put(offset_of!(CrashNote, check), 7 ^ 3 ^ 29);
+        let line = put(offset_of!(CrashNote, check) + 4, violation);
         assert_eq!(
-            line,
-            "LAB-NOTE wanted_ns=7 violation=zap-failed leaf=29 status=0x0000000000000000 td=3 gfn=0x0 pfn=0x0 rule=0"
+            line.as_deref(),
+            Some(
+                "LAB-NOTE wanted_ns=7 violation=zap-failed leaf=29 status=0x0000000000000000 td=3 gfn=0x0 pfn=0x0 rule=0"
+            )
         );
-        for (at, other) in [
-            (offset_of!(CrashNote, violation), 200),
-            (offset_of!(CrashNote, leaf), 100),
-            (offset_of!(CrashNote, rule), 100),
-            (offset_of!(CrashNote, zero), 1),
-            (offset_of!(CrashNote, td) + 4, 1),
-        ] {
-            let before = std::mem::replace(&mut memory[at], other);
-            assert_eq!(found(&memory), None, "{other} at {at}");
-            memory[at] = before;
-        }
+        assert_eq!(put(offset_of!(CrashNote, gfn) + 3, 1), None, "another frame than the sum's");
     }
 
     #[test]
