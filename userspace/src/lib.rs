@@ -5,6 +5,7 @@ pub mod commands;
 pub mod confine;
 pub mod explain;
 pub mod export;
+pub mod fleet;
 pub mod hooks;
 pub mod minimize;
 pub mod model;

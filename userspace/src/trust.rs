@@ -1,15 +1,18 @@
-//! Whether a file is one that only root and the user of this process decide about: a policy, a configuration.
+//! Whether a file is one that only root and the user of this process decide about, as a policy or a configuration; or read,
+//! as a key.
 
 use std::{
     ffi::OsStr,
     fs::{self, File, Metadata, OpenOptions},
-    io,
+    io::{self, Read as _},
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
 use thiserror::Error;
 
+/// Largest file that is read whole, in bytes: certificates, keys, credentials.
+const LARGEST: u64 = 1 << 20;
 const STICKY: u32 = 0o1000;
 const OTHERS_WRITE: u32 = 0o022;
 
@@ -41,6 +44,39 @@ pub enum TrustError {
 /// It cannot be opened.
 pub fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)
+}
+
+/// Reads a file whole. Neither a pipe that nobody writes to nor a file without end may keep the thread waiting: it may be
+/// the one that watches.
+///
+/// # Errors
+/// What is wrong with it, in words.
+pub fn read(path: &Path) -> Result<(Metadata, Vec<u8>), String> {
+    let failed = |error: io::Error| error.to_string();
+    let opened = open(path).map_err(failed)?;
+    let metadata = opened.metadata().map_err(failed)?;
+    if !metadata.is_file() {
+        return Err("not a regular file".to_owned());
+    }
+    let mut bytes = Vec::new();
+    opened.take(LARGEST + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > LARGEST {
+        return Err(format!("more than {LARGEST} bytes"));
+    }
+    Ok((metadata, bytes))
+}
+
+/// The same for what nobody else may read.
+///
+/// # Errors
+/// As for [`read`], or others may read it.
+pub fn secret(path: &Path) -> Result<Vec<u8>, String> {
+    let (metadata, bytes) = read(path)?;
+    let mode = metadata.mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(format!("others may read it (mode {mode:04o}): chmod 0600"));
+    }
+    Ok(bytes)
 }
 
 /// Whether nobody but root and this user can change the file that was opened, or put another in its place.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::{
+    fleet::envelope::Number,
     model::verdict::Verdict,
     policy::audit::Step,
     recording::header::Clock,
@@ -15,6 +16,10 @@ use crate::{
 /// Something that happened, for outputs.
 #[derive(Debug)]
 pub struct Message {
+    /// Its number among what this host tells.
+    pub number: Number,
+    /// What it is about: the `type` of the object.
+    pub topic: &'static str,
     /// The violation.
     pub verdict: Option<Verdict>,
     /// When, in ns since 1970, UTC.
@@ -28,12 +33,16 @@ pub struct Message {
 pub struct Messages {
     /// A moment on both clocks.
     clock: Clock,
+    /// When this process began to tell, in ns since 1970, and the steps that it has told.
+    began_ns: u64,
+    steps: u64,
 }
 
 impl Messages {
     /// Of this host.
     pub fn here() -> Self {
-        Self { clock: Clock::now() }
+        let clock = Clock::now();
+        Self { clock, began_ns: clock.realtime_ns, steps: 0 }
     }
 
     /// The clocks have moved against each other, as when somebody sets one.
@@ -50,21 +59,40 @@ impl Messages {
             Some((verdict, places)) => json::violation(verdict, places),
             None => json::event(event, None),
         };
+        let topic = match event {
+            Event::Life(_) => "td",
+            Event::Call(_) => "seamcall",
+            Event::Frame(_) => "frame",
+            Event::Vm(_) => "vm",
+            Event::Violation(_) => "violation",
+        };
+        let header = event.header();
+        let number = Number::Record { cpu: header.cpu, seq: header.seq };
         let verdict = found.map(|(verdict, _)| verdict.clone());
-        Some(self.message(verdict, object, event.header().time_ns))
+        Some(self.message(number, topic, verdict, object, header.time_ns))
     }
 
     /// Of a step of the policy.
-    pub fn step(&self, step: &Step) -> Arc<Message> {
+    pub fn step(&mut self, step: &Step) -> Arc<Message> {
+        const TOPIC: &str = "reaction";
+        let number = Number::Step { agent_ns: self.began_ns, step: self.steps };
+        self.steps += 1;
         let mut object = json!(step);
-        object["type"] = "reaction".into();
-        self.message(None, object, step.done_ns.unwrap_or(step.asked_ns))
+        object["type"] = TOPIC.into();
+        self.message(number, TOPIC, None, object, step.done_ns.unwrap_or(step.asked_ns))
     }
 
-    fn message(&self, verdict: Option<Verdict>, mut object: Value, time_ns: u64) -> Arc<Message> {
+    fn message(
+        &self,
+        number: Number,
+        topic: &'static str,
+        verdict: Option<Verdict>,
+        mut object: Value,
+        time_ns: u64,
+    ) -> Arc<Message> {
         let wall_ns = self.clock.realtime_of(time_ns);
         object["wall_ns"] = wall_ns.into();
-        Arc::new(Message { verdict, wall_ns, line: object.to_string() })
+        Arc::new(Message { number, topic, verdict, wall_ns, line: object.to_string() })
     }
 }
 
@@ -94,6 +122,7 @@ pub(super) mod tests {
     fn a_message_is_the_object_that_watch_prints_and_a_time_of_day() {
         let message = message(11);
         assert!(message.verdict.is_some());
+        assert_eq!((message.number, message.topic), (Number::Record { cpu: 3, seq: 11 }, "violation"));
         let object: Value = serde_json::from_str(&message.line).unwrap();
         assert_eq!((&object["type"], &object["violation"]), (&"violation".into(), &"zap-failed".into()));
         // Monotonic 5 ns is the boot: years after 1970.

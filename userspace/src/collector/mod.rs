@@ -3,6 +3,7 @@
 //! Nothing in here talks to the kernel, and nothing that an output waits for may hold up detection: what does not fit into
 //! a queue is counted as lost.
 
+pub mod bus;
 pub mod http;
 pub mod journal;
 pub mod jsonl;

@@ -51,18 +51,23 @@ impl Counts {
         Counted { offered: self.offered.load(Ordering::Acquire), delivered, lost, trouble }
     }
 
-    fn offered(&self) {
-        self.offered.fetch_add(1, Ordering::Release);
+    pub(super) fn offered(&self, messages: u64) {
+        self.offered.fetch_add(messages, Ordering::Release);
     }
 
-    fn delivered(&self) {
+    pub(super) fn delivered(&self) {
         self.delivered.fetch_add(1, Ordering::Release);
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// One more is lost; true if that is news.
-    fn lost(&self, why: &str) -> bool {
+    pub(super) fn lost(&self, why: &str) -> bool {
         self.lost.fetch_add(1, Ordering::Release);
+        self.trouble(why)
+    }
+
+    /// Nothing can be passed on now; true if that is news.
+    pub(super) fn trouble(&self, why: &str) -> bool {
         let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
         let is_news = trouble.is_none();
         *trouble = Some(why.to_owned());
@@ -116,7 +121,7 @@ impl Outlet {
 
     /// Gives it a message, and never waits.
     pub fn offer(&self, message: &Arc<Message>) {
-        self.counts.offered();
+        self.counts.offered(1);
         let refused = match self.sender.as_ref().map(|sender| sender.try_send(Arc::clone(message))) {
             Some(Ok(())) => return,
             Some(Err(TrySendError::Full(_))) => "its queue is full",

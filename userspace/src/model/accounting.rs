@@ -7,7 +7,7 @@
 mod sequence;
 
 use septwatch_common::config::{Counters, Produced};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::source::event::Event;
 pub use sequence::Sequence;
@@ -39,7 +39,7 @@ pub struct Accounting {
 }
 
 /// One stream, both ends held against each other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Balance {
     /// Records that the kernel side numbered.
     pub produced: u64,

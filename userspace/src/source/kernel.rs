@@ -206,6 +206,15 @@ impl Kernel {
         self.attached.pins().is_some()
     }
 
+    /// Number of the ledger, which this boot never had before: the id of its map.
+    ///
+    /// # Errors
+    /// The kernel does not say.
+    pub fn ledger_id(&self) -> Result<u32, KernelError> {
+        let map = self.ledger_fd.try_clone().map_err(MapError::IoError).and_then(MapData::from_fd);
+        map.and_then(|map| map.info()).map(|info| info.id()).map_err(map_error("LEDGER"))
+    }
+
     /// Becomes readable when a vital record arrives.
     ///
     /// # Errors

@@ -1,9 +1,6 @@
 //! Who may ask: TLS, client certificates, a token.
 
 use std::{
-    fs::Metadata,
-    io::{self, Read as _},
-    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -24,8 +21,6 @@ const BEARER: &[u8] = b"Bearer ";
 const SHORTEST: usize = 16;
 /// Longest file of a token, in bytes.
 const LONGEST: u64 = 4096;
-/// Largest file of certificates or of a key, in bytes.
-const LARGEST: u64 = 1 << 20;
 
 /// Others may not be let in as it is configured.
 #[derive(Debug, Error)]
@@ -189,25 +184,12 @@ fn file(setting: &'static str, path: &Path, what: &dyn std::fmt::Display) -> Acc
     AccessError::File { setting, path: path.to_owned(), what: what.to_string() }
 }
 
-/// A file that is to be read whole. Neither a pipe that nobody writes to nor a file without end may keep the thread that
-/// reloads waiting: it is the one that watches.
-fn read(setting: &'static str, path: &Path) -> Result<(Metadata, Vec<u8>), AccessError> {
-    let failed = |error: io::Error| file(setting, path, &error);
-    let opened = trust::open(path).map_err(failed)?;
-    let metadata = opened.metadata().map_err(failed)?;
-    if !metadata.is_file() {
-        return Err(file(setting, path, &"not a regular file"));
-    }
-    let mut bytes = Vec::new();
-    opened.take(LARGEST + 1).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() as u64 > LARGEST {
-        return Err(file(setting, path, &format_args!("more than {LARGEST} bytes")));
-    }
-    Ok((metadata, bytes))
+fn read(setting: &'static str, path: &Path) -> Result<Vec<u8>, AccessError> {
+    trust::read(path).map(|(_, bytes)| bytes).map_err(|what| file(setting, path, &what))
 }
 
 fn certificates(setting: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, AccessError> {
-    let (_, pem) = read(setting, path)?;
+    let pem = read(setting, path)?;
     let read = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>();
     let read = read.map_err(|error| file(setting, path, &error))?;
     if read.is_empty() {
@@ -216,15 +198,8 @@ fn certificates(setting: &'static str, path: &Path) -> Result<Vec<CertificateDer
     Ok(read)
 }
 
-/// What nobody else may read.
 fn secret(setting: &'static str, path: &Path) -> Result<Vec<u8>, AccessError> {
-    let (metadata, bytes) = read(setting, path)?;
-    let mode = metadata.mode() & 0o777;
-    if mode & 0o077 != 0 {
-        let what = format!("others may read it (mode {mode:04o}): chmod 0600");
-        return Err(file(setting, path, &what));
-    }
-    Ok(bytes)
+    trust::secret(path).map_err(|what| file(setting, path, &what))
 }
 
 fn token(path: &Path) -> Result<Vec<u8>, AccessError> {

@@ -31,7 +31,7 @@ pub fn run(args: &Args, settings: &Settings) -> Result<()> {
     // Later there are no addresses for this process.
     let symbols = KernelSymbols::running().into();
     confined(settings, None)?;
-    let collecting = Collecting::begin(settings, true)?;
+    let collecting = Collecting::begin(settings, "demo", session.kernel().ledger_id()?)?;
     let mut watched = Watched::begin(collecting, recording::demo_hooks(), settings.metrics.tds as usize);
     watched.ready(&mut session, None)?;
     let mut until = Until { duration: args.duration, reloads: true, ..Until::default() };

@@ -28,6 +28,7 @@ use super::{
 };
 use crate::{
     collector::{
+        bus::{Bus, spool},
         http::{Access, Server},
         journal::{self, Journal},
         jsonl::{JsonLines, Target},
@@ -36,12 +37,13 @@ use crate::{
         snapshot::Shared,
     },
     confine::{self, Kept},
+    fleet::{connect::Connect, envelope::Origin},
     policy::file::Policy,
     recording::header::HookFact,
     source::open::{Opened, Options},
 };
 use health::Health;
-use settings::{Given, Settings};
+use settings::{BusSettings, Given, Settings};
 use watched::Watched;
 
 /// Watches this host as a service: keeps the ledger, follows a policy, and serves metrics, health and events.
@@ -118,7 +120,7 @@ fn wrong(setting: &str, what: impl std::fmt::Display) -> BadInput {
 
 /// What can be said of the configuration before anything is attached; and the policy.
 fn check(settings: &Settings) -> Result<Option<Policy>> {
-    let Settings { ledger, policy, metrics, events, journal, .. } = settings;
+    let Settings { ledger, policy, metrics, events, journal, bus, .. } = settings;
     if ledger.limit.0.is_some_and(|limit| !is_ledger(limit.0)) {
         return Err(wrong("ledger.limit", "less than 4K, which has no room for a single frame").into());
     }
@@ -140,6 +142,15 @@ fn check(settings: &Settings) -> Result<Option<Policy>> {
         }
         None => None,
     };
+    if bus.spool_bytes.0 < spool::SMALLEST {
+        return Err(wrong("bus.spool_bytes", "less than 64K").into());
+    }
+    if bus.host.0.as_ref().is_some_and(|host| !(1..=253).contains(&host.chars().count())) {
+        return Err(wrong("bus.host", "not of 1 to 253 characters").into());
+    }
+    if let Some(connect) = connect(bus) {
+        connect.check().map_err(|error| wrong("bus", error))?;
+    }
     if let Some(listen) = &metrics.listen.0 {
         let access = access(settings);
         access.check(listen).and_then(|()| access.read()).map_err(|error| BadInput(error.to_string()))?;
@@ -178,18 +189,41 @@ fn access(settings: &Settings) -> Access {
     }
 }
 
+/// How the bus is reached; none: there is none.
+fn connect(bus: &BusSettings) -> Option<Connect> {
+    Some(Connect {
+        servers: bus.servers.0.clone()?,
+        credentials: bus.credentials.0.clone(),
+        ca: bus.ca.0.clone(),
+        certificate: bus.certificate.0.clone(),
+        key: bus.key.0.clone(),
+        plaintext: bus.plaintext,
+    })
+}
+
+/// Where this host's events come from.
+fn origin(bus: &BusSettings, ledger: u32) -> Result<Origin> {
+    const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+    let host = bus.host.0.clone();
+    let host = host.unwrap_or_else(|| rustix::system::uname().nodename().to_string_lossy().into_owned());
+    let boot_id = std::fs::read_to_string(BOOT_ID).with_context(|| BOOT_ID)?.trim().to_owned();
+    Ok(Origin { host, boot_id, ledger })
+}
+
 /// Everything that others are told by.
 struct Collecting {
     shared: Arc<Shared>,
     outlets: Vec<Outlet>,
+    bus: Option<Bus>,
     /// Files of outputs are to be opened again by their paths.
     reopen: Arc<AtomicBool>,
     server: Option<Server>,
 }
 
 impl Collecting {
-    fn begin(settings: &Settings, demo: bool) -> Result<Self> {
-        let Settings { events, journal, metrics, .. } = settings;
+    /// Begins; `ledger`: its number, where there is one kept.
+    fn begin(settings: &Settings, source: &'static str, ledger: u32) -> Result<Self> {
+        let Settings { events, journal, metrics, bus, .. } = settings;
         let (shared, reopen) = (Arc::new(Shared::default()), Arc::new(AtomicBool::new(false)));
         let mut outlets = Vec::new();
         if let Some(path) = &events.file.0 {
@@ -211,12 +245,19 @@ impl Collecting {
         for outlet in &outlets {
             shared.output(outlet.name(), outlet.counts());
         }
+        let kernel = recording::running_kernel();
+        let about = About { kernel: kernel.release, tdx_module: kernel.tdx_module, source };
+        let bus = match connect(bus) {
+            None => None,
+            Some(connect) => {
+                let (spool, from) = ((&*bus.spool, bus.spool_bytes.0), origin(bus, ledger)?);
+                let begun = Bus::begin(connect, bus.history.0, spool, from, &shared, &about);
+                Some(begun.map_err(|error| wrong("bus.spool", error))?)
+            }
+        };
         let server = match &metrics.listen.0 {
             None => None,
             Some(listen) => {
-                let kernel = recording::running_kernel();
-                let source = if demo { "demo" } else { "live" };
-                let about = About { kernel: kernel.release, tdx_module: kernel.tdx_module, source };
                 let pages = Health::new(Metrics::new(Arc::clone(&shared), about), Arc::clone(&shared));
                 let server = Server::begin(listen, access(settings), Arc::new(pages));
                 let server = server.with_context(|| format!("the setting metrics.listen: {listen}"))?;
@@ -227,7 +268,7 @@ impl Collecting {
                 Some(server)
             }
         };
-        Ok(Self { shared, outlets, reopen, server })
+        Ok(Self { shared, outlets, bus, reopen, server })
     }
 
     /// The configuration is to be read again, as far as that is possible while it is at work: certificates, the token,
@@ -244,6 +285,9 @@ impl Collecting {
     fn end(mut self) {
         for outlet in &mut self.outlets {
             outlet.end(PATIENCE);
+        }
+        if let Some(bus) = &mut self.bus {
+            bus.end(PATIENCE);
         }
         drop(self.server);
     }
@@ -275,7 +319,7 @@ fn live(args: &Args, settings: &Settings) -> Result<()> {
             hooks = hooks_of(opened, &options)?;
             confined(settings, policy)
         })?;
-    let collecting = Collecting::begin(settings, false)?;
+    let collecting = Collecting::begin(settings, "live", live.session.kernel().ledger_id()?)?;
     let mut watched = Watched::begin(collecting, hooks, settings.metrics.tds as usize);
     watched.ready(&mut live.session, live.guard.as_mut())?;
     let mut until = Until { duration: args.duration, reloads: true, ..Until::default() };

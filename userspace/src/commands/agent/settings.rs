@@ -10,9 +10,10 @@ use std::{
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::values::{Maybe, Size};
+use super::values::{Maybe, Size, Span};
 use crate::{
     collector::http::Listen,
+    fleet::connect::Servers,
     trust::{self, TrustError},
 };
 
@@ -193,6 +194,41 @@ section!("journal", JournalSettings, JournalGiven: "Violations in systemd's jour
     queue: u32 = "1024", "journal-queue", "SEPTWATCH_JOURNAL_QUEUE";
 });
 
+section!("bus", BusSettings, BusGiven: "The fleet's bus: life, violations and reactions go to a NATS server with JetStream, for `septwatch top --fleet` and `septwatch check --fleet`." {
+    /// Servers of one cluster: nats://HOST[:PORT] or tls://HOST[:PORT], more of them with commas; `none`: nothing is sent.
+    /// Other hosts are spoken to through TLS.
+    #[arg(value_name = "URL")]
+    servers: Maybe<Servers> = "none", "bus-servers", "SEPTWATCH_BUS_SERVERS";
+    /// Credentials file, as `nsc generate creds` writes it; nobody else may read it.
+    #[arg(value_name = "FILE")]
+    credentials: Maybe<PathBuf> = "none", "bus-credentials", "SEPTWATCH_BUS_CREDENTIALS";
+    /// Certificate authorities in PEM that the servers' certificates are of; `none`: the system's.
+    #[arg(value_name = "FILE")]
+    ca: Maybe<PathBuf> = "none", "bus-ca", "SEPTWATCH_BUS_CA";
+    /// This agent's certificate chain in PEM, where servers ask for one.
+    #[arg(value_name = "FILE")]
+    certificate: Maybe<PathBuf> = "none", "bus-certificate", "SEPTWATCH_BUS_CERTIFICATE";
+    /// Its private key in PEM; nobody else may read it.
+    #[arg(value_name = "FILE")]
+    key: Maybe<PathBuf> = "none", "bus-key", "SEPTWATCH_BUS_KEY";
+    /// Speak to other hosts without TLS: everybody on the way can read and change what is sent.
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    plaintext: bool = "false", "bus-plaintext", "SEPTWATCH_BUS_PLAINTEXT";
+    /// Name of this host in the fleet, of 1 to 253 characters; `none`: its node name.
+    #[arg(value_name = "NAME")]
+    host: Maybe<String> = "none", "bus-host", "SEPTWATCH_BUS_HOST";
+    /// Folder of what waits to be sent, of this agent alone. An event is there before the kernel's ring gives it up, so
+    /// that detection writes to this file system; it waits for no disk unless the host is short of memory.
+    #[arg(value_name = "DIR")]
+    spool: PathBuf = "/var/lib/septwatch/bus", "bus-spool", "SEPTWATCH_BUS_SPOOL";
+    /// Most bytes that it may take, at least 64K. Once it is full, further events are lost there, and counted.
+    #[arg(value_name = "SIZE")]
+    spool_bytes: Size = "256M", "bus-spool-bytes", "SEPTWATCH_BUS_SPOOL_BYTES";
+    /// How long the stream of events keeps them, up to a year, where this agent is the one that makes it.
+    #[arg(value_name = "TIME")]
+    history: Span = "720h", "bus-history", "SEPTWATCH_BUS_HISTORY";
+});
+
 section!("privileges", Privileges, PrivilegesGiven: "What the agent may do once everything is attached." {
     /// Give up what is no longer needed: capabilities (`septwatch agent --privileges` lists them), new privileges, system
     /// calls that change mounts, modules or the clock, and loading further programs.
@@ -219,6 +255,9 @@ pub struct Given {
     /// See [`JournalSettings`].
     #[command(flatten)]
     pub journal: JournalGiven,
+    /// See [`BusSettings`].
+    #[command(flatten)]
+    pub bus: BusGiven,
     /// See [`Privileges`].
     #[command(flatten)]
     pub privileges: PrivilegesGiven,
@@ -237,6 +276,8 @@ pub struct Settings {
     pub events: EventsSettings,
     /// See [`JournalSettings`].
     pub journal: JournalSettings,
+    /// See [`BusSettings`].
+    pub bus: BusSettings,
     /// See [`Privileges`].
     pub privileges: Privileges,
 }
@@ -263,6 +304,7 @@ impl Settings {
             metrics: given.metrics.or(of_file.metrics).settled()?,
             events: given.events.or(of_file.events).settled()?,
             journal: given.journal.or(of_file.journal).settled()?,
+            bus: given.bus.or(of_file.bus).settled()?,
             privileges: given.privileges.or(of_file.privileges).settled()?,
         })
     }
@@ -278,6 +320,7 @@ impl Settings {
         self.metrics.print(&mut text);
         self.events.print(&mut text);
         self.journal.print(&mut text);
+        self.bus.print(&mut text);
         self.privileges.print(&mut text);
         text
     }

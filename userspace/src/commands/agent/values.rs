@@ -1,6 +1,6 @@
 //! Values of settings, as text in flags and environment, and as text or numbers in the configuration file.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
@@ -63,6 +63,33 @@ impl Serialize for Size {
             Some((unit, letter)) => serializer.collect_str(&format_args!("{}{letter}", self.0 / unit)),
             None => serializer.serialize_u64(self.0),
         }
+    }
+}
+
+/// A span of time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span(pub Duration);
+
+impl FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        watching::span(text).map(Self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        TextOrNumber::deserialize(deserializer)?.parse()
+    }
+}
+
+impl Serialize for Span {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let ms = self.0.as_millis();
+        let unit = [(3_600_000, "h"), (60_000, "m"), (1_000, "s")];
+        let fits = unit.into_iter().find(|(unit, _)| ms.is_multiple_of(*unit)).unwrap_or((1, "ms"));
+        serializer.collect_str(&format_args!("{}{}", ms / fits.0, fits.1))
     }
 }
 

@@ -69,7 +69,10 @@ impl Watched {
         self.collecting.end();
     }
 
-    fn offer(&self, message: &Arc<Message>) {
+    fn offer(&mut self, message: &Arc<Message>) {
+        if let Some(bus) = &mut self.collecting.bus {
+            bus.offer(message);
+        }
         self.collecting.outlets.iter().for_each(|outlet| outlet.offer(message));
     }
 
@@ -166,7 +169,8 @@ impl Sink for Watched {
             None => "none",
         };
         *self.steps.entry((step.reaction, step.permit, result)).or_default() += 1;
-        self.offer(&self.messages.step(step));
+        let message = self.messages.step(step);
+        self.offer(&message);
         Ok(())
     }
 
