@@ -19,7 +19,9 @@ use super::web;
 pub fn program(name: &str) -> Result<PathBuf, String> {
     let unpacked = env::var_os("SEPTWATCH_SERVERS").map(PathBuf::from);
     let path = env::var_os("PATH").unwrap_or_default();
-    let mut folders = unpacked.into_iter().chain(env::split_paths(&path));
+    let unpacked =
+        unpacked.into_iter().flat_map(|folder| ["bin", "sbin"].map(|programs| folder.join(programs)));
+    let mut folders = unpacked.chain(env::split_paths(&path));
     let found = folders.find_map(|folder| Some(folder.join(name)).filter(|file| file.is_file()));
     found.ok_or_else(|| format!("there is no {name}: `cargo xtask test 2` fetches it"))
 }
@@ -48,7 +50,7 @@ impl Server {
 /// that lies over what is there.
 fn with_its_files(program: &Path) -> Command {
     let unpacked = env::var_os("SEPTWATCH_SERVERS").map(PathBuf::from);
-    let share = unpacked.filter(|folder| program.starts_with(folder)).map(|folder| folder.join("../share"));
+    let share = unpacked.filter(|folder| program.starts_with(folder)).map(|folder| folder.join("share"));
     let Some(share) = share else { return Command::new(program) };
     let script = "mount -t overlay -o lowerdir=\"$0\":/usr/share overlay /usr/share && exec \"$@\"";
     let mut command = Command::new("unshare");

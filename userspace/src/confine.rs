@@ -3,6 +3,8 @@
 //! What is pinned and open works on without: maps are read and written through their descriptors, and a program that is
 //! loaded is attached by its own (bpf(2): only BPF_PROG_LOAD, BPF_MAP_CREATE and BPF_BTF_LOAD ask for capabilities).
 
+pub mod writes;
+
 use std::collections::BTreeMap;
 
 use rustix::{

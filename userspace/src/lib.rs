@@ -14,5 +14,6 @@ pub mod recording;
 pub mod regression;
 pub mod report;
 pub mod source;
+mod told;
 pub mod trust;
 pub mod view;

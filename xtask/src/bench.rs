@@ -1,6 +1,7 @@
 //! Measurements: `cargo xtask bench NAME`. Each prints a table and writes the same as JSON to `target/bench`; what it
 //! must not exceed is a limit, and a limit that is broken is exit code 1.
 
+mod fleet;
 mod recording;
 mod trace_cmd;
 mod view;
@@ -22,6 +23,8 @@ pub enum Task {
     Recording(recording::Options),
     /// `septwatch top`: first frame, CPU while nothing happens, and with a storm behind it; drawing of a huge host.
     View(view::Options),
+    /// The fleet's bus: how many events of how many hosts a NATS server takes here, and what it costs to read them.
+    Fleet(fleet::Options),
 }
 
 /// Does it.
@@ -32,6 +35,7 @@ pub fn run(task: Task) -> Result<ExitCode> {
     let (name, rows) = match task {
         Task::Recording(options) => ("recording", recording::run(&options)?),
         Task::View(options) => ("view", view::run(&options)?),
+        Task::Fleet(options) => ("fleet", fleet::run(&options)?),
     };
     println!();
     println!("{:<58} {:>22} {:>14}", "what", "measured", "limit");

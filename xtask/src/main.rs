@@ -8,6 +8,7 @@ mod bench;
 mod build;
 mod cache;
 mod ci;
+mod fleet;
 mod lab;
 mod run;
 mod screens;
@@ -50,6 +51,13 @@ enum Task {
     /// Measure, and print a table.
     #[command(subcommand)]
     Bench(bench::Task),
+    /// Play the agents of many hosts at a fleet's bus, with these arguments: `-- --help` lists them.
+    #[command(disable_help_flag = true)]
+    Fleet {
+        /// Arguments of the simulator.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     /// Walk through `septwatch top --demo`, and draw each of its screens into `userspace/screens`.
     Screens,
     /// Check licences, doubles, sources and advisories of all dependencies, from Cargo.lock.
@@ -85,6 +93,7 @@ fn perform(task: Task) -> Result<ExitCode> {
         Task::Test(options) => return test::run(&options),
         Task::Lab(task) => return lab::run(task),
         Task::Bench(task) => return bench::run(task),
+        Task::Fleet { arguments } => fleet::play(&arguments)?,
         Task::Screens => screens::run()?,
         Task::Audit => audit::run()?,
         Task::Ci => return ci::run(),

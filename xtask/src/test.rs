@@ -115,7 +115,7 @@ impl Floor {
             cargo.env("SEPTWATCH_JUNIT_XSD", schema);
         }
         cargo.env("SEPTWATCH_BIN", septwatch).stdin(Stdio::null());
-        if let Some(servers) = setup::servers::programs() {
+        if let Some(servers) = setup::servers::folder() {
             cargo.env("SEPTWATCH_SERVERS", servers);
         }
         if let Some(python) = setup::python::installed() {

@@ -11,6 +11,7 @@ pub mod doctor;
 pub mod exit;
 pub mod explain;
 pub mod export;
+mod fleet;
 pub mod hold_keeper;
 mod live;
 pub mod man;
@@ -27,6 +28,7 @@ pub mod top;
 pub mod watch;
 mod watching;
 
+pub use crate::told::told;
 pub use policing::Policing;
 pub use watching::{Interrupted, Interrupts, Watching};
 
@@ -39,19 +41,4 @@ pub struct BadInput(pub String);
 pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let is = |error: &std::io::Error| error.kind() == std::io::ErrorKind::BrokenPipe;
     error.chain().any(|cause| cause.downcast_ref().is_some_and(is))
-}
-
-/// An error with its causes. Those that are also shown alone carry their cause's words already.
-pub fn told(error: &dyn std::error::Error) -> String {
-    let mut told = String::new();
-    let mut next = Some(error);
-    while let Some(error) = next {
-        let cause = error.to_string();
-        if !told.ends_with(&cause) {
-            let colon = if told.is_empty() { "" } else { ": " };
-            told = told + colon + &cause;
-        }
-        next = error.source();
-    }
-    told
 }

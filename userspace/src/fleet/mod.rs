@@ -5,6 +5,8 @@
 
 pub mod connect;
 pub mod envelope;
+pub mod model;
+pub mod stream;
 
 use std::time::Duration;
 

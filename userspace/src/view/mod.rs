@@ -1,5 +1,6 @@
 //! How things look: lines for people, lines for machines. Nothing in here talks to the kernel, and nothing is decided.
 
+pub mod fleet;
 pub mod histogram;
 pub mod json;
 pub mod lines;

@@ -13,12 +13,15 @@ use crate::{cache, run};
 
 /// In the cache.
 const FOLDER: &str = "servers";
-/// In that.
-const PROGRAMS: &str = "usr/bin";
+/// In that: where bin and sbin are.
+const PROGRAMS: &str = "usr";
 
 /// The packages, and a program of each.
-const PACKAGES: [(&str, &str); 2] =
-    [("prometheus", "prometheus"), ("prometheus-alertmanager", "prometheus-alertmanager")];
+const PACKAGES: [(&str, &str); 3] = [
+    ("prometheus", "bin/prometheus"),
+    ("prometheus-alertmanager", "bin/prometheus-alertmanager"),
+    ("nats-server", "sbin/nats-server"),
+];
 
 /// Makes sure that they are there.
 ///
@@ -42,8 +45,8 @@ pub fn ensure() -> Result<()> {
     })
 }
 
-/// The folder of their programs, if they are there.
-pub fn programs() -> Option<PathBuf> {
+/// Where their bin, sbin and share are, if they are there.
+pub fn folder() -> Option<PathBuf> {
     Some(cache::root().ok()?.join(FOLDER).join(PROGRAMS)).filter(|folder| folder.is_dir())
 }
 

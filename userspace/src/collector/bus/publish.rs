@@ -29,7 +29,10 @@ use super::{
     spool::{Place, Unsent},
     state::Teller,
 };
-use crate::fleet::{self, connect::Connect};
+use crate::{
+    fleet::{self, connect::Connect},
+    told::told,
+};
 
 /// Messages that are under way at a time.
 const WINDOW: usize = 512;
@@ -134,7 +137,7 @@ impl Publisher {
         let saw = Arc::clone(&seen);
         let name = format!("septwatch agent on {}", self.host);
         let client = self.connect.connect(&name, move |event| saw.saw(event)).await;
-        let client = client.map_err(|error| error.to_string())?;
+        let client = client.map_err(|error| told(&error))?;
         let context = jetstream::ContextBuilder::new().timeout(PATIENCE).ack_timeout(PATIENCE).build(client);
         let streams = fleet::ensure(&context, self.history).await;
         let sent = tokio::select! {
@@ -230,14 +233,6 @@ fn is_too_large(error: &PublishError) -> bool {
     let code = error.source().and_then(|source| source.downcast_ref::<jetstream::Error>());
     error.kind() == PublishErrorKind::MaxPayloadExceeded
         || code.is_some_and(|error| error.error_code() == ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM)
-}
-
-/// With what is behind it.
-fn told(error: &PublishError) -> String {
-    match error.source() {
-        Some(source) => format!("{}: {source}", error.kind()),
-        None => error.kind().to_string(),
-    }
 }
 
 #[cfg(test)]

@@ -37,7 +37,7 @@ pub fn run(args: &Args, settings: &Settings) -> Result<()> {
     let mut until = Until { duration: args.duration, reloads: true, ..Until::default() };
     let ended = runtime.block_on(live::follow(&mut session, &symbols, None, &mut until, &mut watched));
     let stormed = storms.end();
-    watched.end();
+    watched.end(&mut session, None);
     ended?;
     stormed
 }

@@ -11,8 +11,10 @@ mod values;
 mod watched;
 
 use std::{
+    fs::DirBuilder,
     io::Write,
-    path::PathBuf,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
 };
@@ -29,14 +31,17 @@ use super::{
 use crate::{
     collector::{
         bus::{Bus, spool},
-        http::{Access, Server},
+        http::{Access, Listen, Server},
         journal::{self, Journal},
         jsonl::{JsonLines, Target},
         metrics::{About, Metrics},
         outlet::Outlet,
         snapshot::Shared,
     },
-    confine::{self, Kept},
+    confine::{
+        self, Kept,
+        writes::{self, Writes},
+    },
     fleet::{connect::Connect, envelope::Origin},
     policy::file::Policy,
     recording::header::HookFact,
@@ -176,7 +181,39 @@ fn confined(settings: &Settings, policy: Option<&Policy>) -> Result<Option<Kept>
         }
     }
     eprintln!("septwatch: confined: of all capabilities it keeps {}", kept.names().join(", "));
+    match writes::restrict(policy, &written(settings))? {
+        Writes::Restricted => {}
+        Writes::NoLandlock => {
+            eprintln!("septwatch: this kernel has no Landlock: where it writes is not restricted")
+        }
+        Writes::RunsPrograms => {
+            eprintln!("septwatch: the policy runs programs: where they and it write is not restricted");
+        }
+    }
     Ok(Some(kept))
+}
+
+/// Folders that are written to as it is configured. Later nobody could make them.
+fn written(settings: &Settings) -> Vec<PathBuf> {
+    let Settings { policy, metrics, events, bus, .. } = settings;
+    let mut folders = Vec::new();
+    let own =
+        [policy.name.0.is_some().then_some(&policy.audit), bus.servers.0.is_some().then_some(&bus.spool)];
+    for folder in own.into_iter().flatten() {
+        // Whoever uses it says what is wrong.
+        let _ = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        folders.push(folder.clone());
+    }
+    let socket = match &metrics.listen.0 {
+        Some(Listen::Unix(path)) => Some(path),
+        _ => None,
+    };
+    let files = [events.file.0.as_ref(), socket].into_iter().flatten();
+    folders.extend(files.map(|file| match file.parent() {
+        Some(folder) if folder != Path::new("") => folder.to_owned(),
+        _ => PathBuf::from("."),
+    }));
+    folders
 }
 
 fn access(settings: &Settings) -> Access {
@@ -324,7 +361,7 @@ fn live(args: &Args, settings: &Settings) -> Result<()> {
     watched.ready(&mut live.session, live.guard.as_mut())?;
     let mut until = Until { duration: args.duration, reloads: true, ..Until::default() };
     let ended = live.follow(&mut until, &mut watched);
-    watched.end();
+    watched.end(&mut live.session, live.guard.as_mut());
     live.end(settings.ledger.keep)?;
     ended?;
     Ok(())

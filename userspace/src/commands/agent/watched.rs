@@ -64,8 +64,12 @@ impl Watched {
     }
 
     /// Ends the outputs, after what waits was passed on.
-    pub fn end(self) {
+    pub fn end(mut self, session: &mut Session, guard: Option<&mut Guard>) {
         self.systemd.stopping();
+        // How it stood in the end.
+        if let Err(error) = self.look(session, guard) {
+            eprintln!("septwatch: {error:#}");
+        }
         self.collecting.end();
     }
 

@@ -1,5 +1,6 @@
 //! `septwatch check`: recordings against what is expected of them.
 
+mod fleet;
 mod junit;
 mod render;
 
@@ -11,7 +12,7 @@ use std::{
 
 use anyhow::Result;
 
-use super::{BadInput, exit, output, recording};
+use super::{BadInput, exit, fleet::OfFleet, output, recording};
 use crate::regression::{
     bless,
     check::{Check, check},
@@ -24,31 +25,37 @@ use crate::regression::{
 /// twice, times that go backwards, SEAMCALLs that do not exist; damage, or no end; violations that the re-run finds and
 /// that were not recorded, or the other way round; anything else that the expectations say.
 ///
+/// With --fleet: what all hosts of a fleet sent, in place of recordings. It fails on a violation, on events that are lost,
+/// and on a host that has not been heard of, and was not ended.
+///
 /// Exit code 0: all is as expected; 1: a check failed; 2: a file cannot be read as a recording, or bad input.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// The recordings.
-    #[arg(value_name = "FILE", required = true)]
+    #[arg(value_name = "FILE", required_unless_present = "fleet", conflicts_with = "fleet")]
     pub files: Vec<PathBuf>,
     /// What to expect of each: a TOML file, as --bless writes it. Without it no violation is expected.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "fleet")]
     pub expect: Option<PathBuf>,
     /// Write what was seen into the file of --expect, instead of expecting it; of several recordings, what holds for all. It
     /// replaces only a file that was blessed before, and blesses no recording that is damaged, out of order or lossy.
     #[arg(long, requires = "expect")]
     pub bless: bool,
     /// Write the result as JUnit XML: a testsuite for each recording, a testcase for each check.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "fleet")]
     pub junit: Option<PathBuf>,
     /// Append a summary in Markdown to this file, as $GITHUB_STEP_SUMMARY wants it.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "fleet")]
     pub markdown: Option<PathBuf>,
-    /// Print one JSON object for each recording.
+    /// Print one JSON object for each recording, or host.
     #[arg(long)]
     pub json: bool,
     /// Records that may be missing of a recording.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub max_loss: u64,
+    /// Check a fleet instead: what its hosts sent.
+    #[command(flatten)]
+    pub fleet: OfFleet,
 }
 
 /// How many recordings came to what.
@@ -82,6 +89,9 @@ enum Told<'a> {
 /// # Errors
 /// The expectations are wrong, or a file cannot be written.
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
+    if let Some(connect) = args.fleet.connect()? {
+        return fleet::run(&connect, args, out);
+    }
     let expect = match &args.expect {
         Some(path) if args.bless => {
             may_bless(path)?;

@@ -5,6 +5,7 @@ mod census;
 mod costs;
 mod demo;
 mod feed;
+mod fleet;
 mod history;
 mod kept;
 mod live;
@@ -30,7 +31,7 @@ use std::{
 
 use anyhow::{Result, anyhow};
 
-use super::{BadInput, Policing, Watching, exit, recording, watching::span};
+use super::{BadInput, Policing, Watching, exit, fleet::OfFleet, recording, watching::span};
 use crate::{
     hooks::table::{HookSpec, Need},
     recording::header::HookFact,
@@ -50,16 +51,18 @@ use stderr::{Lines, Stderr};
 const AT_ONCE: Duration = Duration::from_millis(60);
 
 /// Shows what happens on this host, live: TDs, violations, SEAMCALLs, hooks and policy. With FILE a recording, at any
-/// moment of it; with --demo a storm on a software TDX module, on any host.
+/// moment of it; with --demo a storm on a software TDX module, on any host; with --fleet all hosts whose agents send to a
+/// bus.
 ///
 /// Exit code 0: nothing wrong was seen, or it was the demo; 1: a violation was found; 2: FILE cannot be read; 3: this host
 /// cannot be watched.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     /// A recording to show instead of this host.
+    #[arg(conflicts_with = "fleet")]
     pub file: Option<PathBuf>,
     /// Watch a demonstration: storm after storm of mistakes on a software TDX module.
-    #[arg(long, conflicts_with_all = ["file", "policy"])]
+    #[arg(long, conflicts_with_all = ["file", "policy", "fleet"])]
     pub demo: bool,
     /// Decides what the demo's storms do.
     #[arg(long, default_value_t = 1, requires = "demo")]
@@ -103,6 +106,9 @@ pub struct Args {
     /// a frame before its violation.
     #[arg(long)]
     pub light: bool,
+    /// Show a fleet instead of this host: all of its hosts, the worst first, and behind each its violations and TDs.
+    #[command(flatten)]
+    pub fleet: OfFleet,
     /// What is done about violations.
     #[command(flatten)]
     pub policing: Policing,
@@ -131,6 +137,10 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
     if args.print_config {
         write!(out, "{}", config::template())?;
         return Ok(exit::OK);
+    }
+    if let Some(connect) = args.fleet.connect()? {
+        let file = args.config.clone();
+        return fleet::run(&connect, args, &configured(args, file.as_deref())?, out);
     }
     let file = args.config.clone().or_else(|| config::path(|name| env::var(name).ok()));
     let config = configured(args, file.as_deref())?;
