@@ -93,7 +93,7 @@ struct Taken {
 /// The kernel's own account of an agent's ledger, which outlives the agent for as long as this is there.
 struct Account {
     counters: PerCpuArray<MapData, Pod>,
-    vital: RingBuf<MapData>,
+    vital: MapData,
 }
 
 impl Account {
@@ -105,12 +105,12 @@ impl Account {
         };
         Some(Self {
             counters: PerCpuArray::try_from(Map::PerCpuArray(named("COUNTERS")?)).ok()?,
-            vital: RingBuf::try_from(Map::RingBuf(named("VITAL")?)).ok()?,
+            vital: named("VITAL")?,
         })
     }
 
     /// When the agent is gone.
-    fn settle(mut self) -> Taken {
+    fn settle(self) -> Taken {
         let mut taken = Taken::default();
         for Pod(cpu) in self.counters.get(&0, 0).unwrap().iter() {
             assert_eq!(
@@ -120,7 +120,9 @@ impl Account {
             taken.records += cpu.vital.produced;
             taken.violations += cpu.violations.iter().sum::<u64>();
         }
-        while let Some(record) = self.vital.next() {
+        // It begins where the agent has ended, for only now does it look where that is.
+        let mut vital = RingBuf::try_from(Map::RingBuf(self.vital)).unwrap();
+        while let Some(record) = vital.next() {
             let (header, _) = Header::read_from_prefix(&record).unwrap();
             taken.records -= 1;
             taken.violations -= u64::from(header.kind == Kind::Violation as u8);
@@ -220,13 +222,13 @@ fn whoever_is_killed_nothing_is_lost_and_nothing_counts_twice() {
         random ^= random << 17;
         random % bound
     };
-    let mut kills = [0; 3];
+    let mut kills = [0usize; 3];
     for host in &mut hosts {
         host.begin();
     }
     while begun.elapsed() < span() {
         thread::sleep(Duration::from_millis(500 + next(2000)));
-        let who = next(3) as usize;
+        let who = kills.iter().sum::<usize>() % 3;
         kills[who] += 1;
         match hosts.get_mut(who) {
             Some(host) => {
@@ -257,7 +259,8 @@ fn whoever_is_killed_nothing_is_lost_and_nothing_counts_twice() {
         until("the spool is sent", || sent(host));
         host.end(Signal::TERM);
     }
-    let have = check(&septwatch, &url);
+    let mut have = check(&septwatch, &url);
+    have.sort_by_key(|have| have["host"].to_string());
     println!("{kills:?} kills of hosts one, two, and of the server");
     for (host, have) in hosts.iter().zip(&have) {
         let violations: u64 = have["violations"].as_object().unwrap().values().map(number).sum();
@@ -283,8 +286,10 @@ fn a_full_spool_loses_what_it_counts_and_goes_on_afterwards() {
     nats.kill();
     let (port, url) = (web::port(), nats.url());
     let (listen, spool) = (format!("127.0.0.1:{port}"), folder.path().join("spool"));
-    let mut run =
-        Run::new(&septwatch, &["agent", "--demo", "--metrics-listen", &listen, "--bus-servers", &url]);
+    let mut run = Run::new(
+        &septwatch,
+        &["agent", "--demo", "--pace", "max", "--metrics-listen", &listen, "--bus-servers", &url],
+    );
     run.command().args(["--bus-host", "full", "--bus-spool-bytes", "64K", "--bus-spool"]).arg(&spool);
     let running = run.start_acting();
     let lost = "septwatch_output_lost_events_total{output=\"bus\"}";
@@ -337,7 +342,7 @@ fn a_server_that_hangs_resets_or_talks_nonsense_costs_nothing() {
     use std::io::Write as _;
     let septwatch = septwatch!();
     let folder = tempfile::tempdir().unwrap();
-    let hang: fn(TcpStream) = |stream| drop(std::mem::ManuallyDrop::new(stream));
+    let hang: fn(TcpStream) = std::mem::forget;
     let reset: fn(TcpStream) = drop;
     let nonsense: fn(TcpStream) = |mut stream| drop(stream.write_all(b"HTTP/1.0 400 who are you\r\n\r\n"));
     let early: fn(TcpStream) = |mut stream| {
@@ -356,8 +361,10 @@ fn a_server_that_hangs_resets_or_talks_nonsense_costs_nothing() {
         let url = format!("nats://127.0.0.1:{}", peer(with));
         let port = web::port();
         let listen = format!("127.0.0.1:{port}");
-        let mut run =
-            Run::new(&septwatch, &["agent", "--demo", "--metrics-listen", &listen, "--bus-servers", &url]);
+        let mut run = Run::new(
+            &septwatch,
+            &["agent", "--demo", "--pace", "max", "--metrics-listen", &listen, "--bus-servers", &url],
+        );
         run.command().arg("--bus-spool").arg(folder.path().join(what));
         let running = run.start_acting();
         until(what, || {
@@ -375,7 +382,7 @@ fn a_server_that_hangs_resets_or_talks_nonsense_costs_nothing() {
         let begun = Instant::now();
         running.signal(Signal::TERM);
         let done = running.finish().exits(0);
-        assert!(begun.elapsed() < Duration::from_secs(6), "{what}: it ended after {:?}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_secs(10), "{what}: it ended after {:?}", begun.elapsed());
         assert!(done.stderr.contains("events stay in the spool"), "{what}: {done}");
     }
 }

@@ -51,6 +51,8 @@ pub struct Bus {
     ending: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
     line: String,
+    /// The event before was lost.
+    loses: bool,
 }
 
 impl Bus {
@@ -88,7 +90,16 @@ impl Bus {
         let thread = thread::Builder::new()
             .name("septwatch-bus".to_owned())
             .spawn(move || runtime.block_on(publisher.run()))?;
-        Ok(Self { origin, spool, counts, wake, ending, thread: Some(thread), line: String::new() })
+        Ok(Self {
+            origin,
+            spool,
+            counts,
+            wake,
+            ending,
+            thread: Some(thread),
+            line: String::new(),
+            loses: false,
+        })
     }
 
     /// Puts a message into the spool. It waits for no server.
@@ -103,9 +114,14 @@ impl Bus {
             .map_err(|error| error.to_string())
             .and_then(|()| self.spool.append(self.line.as_bytes()).map_err(|error| error.to_string()));
         match put {
-            Ok(()) => self.wake.notify_one(),
+            Ok(()) => {
+                self.loses = false;
+                self.wake.notify_one();
+            }
             Err(why) => {
-                if self.counts.lost(&why) {
+                self.counts.lost(&why);
+                // Not for each, and the way to the server has its own troubles.
+                if !std::mem::replace(&mut self.loses, true) {
                     eprintln!("septwatch: output bus: {why}: events are lost there, and counted");
                 }
             }
