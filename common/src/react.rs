@@ -126,7 +126,8 @@ impl CrashNote {
     /// Of what the note says: its words from the time on, exclusive or.
     #[inline(always)]
     pub const fn sum(&self) -> u64 {
-        let numbers = self.leaf as u64 ^ (self.violation as u64) << 32 ^ self.rule as u64 ^ (self.zero as u64) << 32;
+        let numbers =
+            self.leaf as u64 ^ (self.violation as u64) << 32 ^ self.rule as u64 ^ (self.zero as u64) << 32;
         self.wanted_ns ^ self.pfn ^ self.gfn ^ self.td ^ self.status ^ numbers
     }
 }

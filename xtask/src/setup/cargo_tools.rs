@@ -15,6 +15,10 @@ const BPF_LINKER: &str = "bpf-linker";
 const CARGO_DENY: &str = "cargo-deny";
 const CARGO_DENY_VERSION: &str = "0.20.2";
 
+/// Makes the Debian package.
+const CARGO_DEB: &str = "cargo-deb";
+const CARGO_DEB_VERSION: &str = "3.8.0";
+
 /// Makes sure that the bpf-linker is there which links the eBPF object, and returns its path.
 ///
 /// # Errors
@@ -30,8 +34,20 @@ pub fn bpf_linker() -> Result<PathBuf> {
 /// # Errors
 /// As [`bpf_linker`].
 pub fn cargo_deny() -> Result<PathBuf> {
-    let root = cache::root()?.join(format!("{CARGO_DENY}-{CARGO_DENY_VERSION}"));
-    step(CARGO_DENY, || ensure(CARGO_DENY, CARGO_DENY_VERSION, &root))
+    in_cache(CARGO_DENY, CARGO_DENY_VERSION)
+}
+
+/// Makes sure that cargo-deb is there, and returns its path.
+///
+/// # Errors
+/// As [`bpf_linker`].
+pub fn cargo_deb() -> Result<PathBuf> {
+    in_cache(CARGO_DEB, CARGO_DEB_VERSION)
+}
+
+fn in_cache(program: &str, version: &str) -> Result<PathBuf> {
+    let root = cache::root()?.join(format!("{program}-{version}"));
+    step(program, || ensure(program, version, &root))
 }
 
 /// Takes the program of the cache, else one of the same version in `PATH`, else builds it into the cache.
