@@ -9,10 +9,15 @@ use std::{
     process::{Command, Output},
 };
 
-use septwatch_tests::skip;
+use rustix::process::Signal;
+use septwatch_tests::{septwatch, skip, support::process::Run};
 use tempfile::TempDir;
 
-use super::servers::{over_usr, program};
+use super::{
+    prometheus::Watching,
+    servers::{over_usr, program, until},
+    web,
+};
 
 /// What is installed, with type, mode and owner of each: what is lost or new must be seen.
 const FILES: &str = include_str!("package.files");
@@ -240,4 +245,24 @@ fn its_configuration_and_its_policies_are_good() {
     }
     let listed = septwatch(&["policy", "list"]);
     assert!(!names.is_empty() && names.iter().all(|name| listed.contains(name)), "{names:?}: {listed}");
+}
+
+#[test]
+fn from_the_package_to_the_alert() {
+    // It must be able to run here; what runs is the one that is installed.
+    septwatch!();
+    if let Err(why) = program("prometheus").and_then(|_| program("prometheus-alertmanager")) {
+        skip!("{why}");
+    }
+    let root = installed!();
+    let port = web::port();
+    let listen = format!("127.0.0.1:{port}");
+    let config = root.text_of("etc/septwatch/agent.toml");
+    let arguments = ["agent", "--demo", "--config", &config, "--metrics-listen", &listen];
+    let running = Run::new(&root.at("usr/bin/septwatch"), &arguments).start_acting();
+    until("the agent is ready", || web::get(port, "/readyz").filter(|(status, ..)| *status == 200));
+    let watching = Watching::begin(&root.at("usr/share/septwatch/dashboards"), port);
+    watching.is_told(&listen);
+    running.signal(Signal::TERM);
+    running.finish().exits(0);
 }
