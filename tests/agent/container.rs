@@ -93,7 +93,9 @@ impl Container {
 
 impl Drop for Container {
     fn drop(&mut self) {
-        let Some(child) = &mut self.child else { return };
+        if self.child.is_none() {
+            return;
+        }
         // It may have ended.
         let _ = self.crun().args(["delete", "--force", &self.name]).output();
         if let Some(child) = &mut self.child {
@@ -180,7 +182,7 @@ fn seccomp(capabilities: &[String]) -> Value {
         (architectures.is_empty() || architectures.contains(&"amd64"))
             && !texts(&excludes["arches"]).contains(&"amd64")
             && texts(&includes["caps"]).iter().all(has)
-            && !texts(&excludes["caps"]).iter().any(|name| has(name))
+            && !texts(&excludes["caps"]).iter().any(has)
     };
     let rules = profile["syscalls"].as_array().unwrap().iter().filter(applies);
     let rules = rules.map(|rule| {

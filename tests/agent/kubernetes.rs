@@ -155,8 +155,8 @@ fn kernel_stack(container: &mut Container) -> Vec<String> {
     until("a violation with a kernel stack", || {
         assert_eq!(container.ended(), None, "{}", container.wrote("stderr"));
         let lines = container.wrote("stdout");
-        let events = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let freed = events.filter(|event| event["violation"] == "freed-while-mapped").next()?;
+        let mut events = lines.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let freed = events.find(|event| event["violation"] == "freed-while-mapped")?;
         let functions = freed["kernel_functions"].as_array().cloned().unwrap_or_default();
         Some(functions.iter().map(|name| name.as_str().unwrap().to_owned()).collect())
     })

@@ -78,8 +78,8 @@ fn generate(septwatch: &Path) -> Result<()> {
         }
         _ => {}
     }
-    let [man, completions] = ["man", "completions"].map(|name| folder.join(name));
-    for new in [&man, &completions] {
+    let [pages, completions] = ["man", "completions"].map(|name| folder.join(name));
+    for new in [&pages, &completions] {
         fs::create_dir_all(new).with_context(|| format!("cannot create {}", new.display()))?;
     }
     let write = |path: &Path, text: &[u8]| {
@@ -91,8 +91,7 @@ fn generate(septwatch: &Path) -> Result<()> {
         command.env_clear().args(arguments).stdin(Stdio::null());
         run::quiet(&mut command)
     };
-    let man = man.to_str().context("the target folder's name is no text")?;
-    said(&["man", man])?;
+    said(&["man", pages.to_str().context("the target folder's name is no text")?])?;
     for shell in SHELLS {
         write(&completions.join(format!("septwatch.{shell}")), said(&["completions", shell])?.as_bytes())?;
     }
@@ -104,7 +103,12 @@ fn generate(septwatch: &Path) -> Result<()> {
     write(&config, printed.as_bytes())?;
     let notices = folder.join("THIRD-PARTY");
     write(&notices, notices::all()?.as_bytes())?;
-    // -n: the same text makes the same file.
-    run::quiet(Command::new("gzip").args(["-9", "-n", "-f"]).arg(&notices))?;
+    // cargo-deb packs what it does not take for built. -n: the same text makes the same file.
+    let mut pack = Command::new("gzip");
+    pack.args(["-9", "-n"]).arg(&notices);
+    for page in fs::read_dir(&pages).with_context(|| format!("cannot read {}", pages.display()))? {
+        pack.arg(page?.path());
+    }
+    run::quiet(&mut pack)?;
     Ok(())
 }
