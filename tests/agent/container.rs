@@ -10,7 +10,7 @@ use std::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{package::Root, servers::program};
+use super::{package::Root, servers::over_usr};
 
 /// What no container sees, and what none may write (containerd, `oci/spec.go`).
 const MASKED: [&str; 9] = [
@@ -51,12 +51,12 @@ impl Container {
         let config = spec(pod, volumes, further);
         fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
         let name = format!("septwatch-test-{}", std::process::id());
+        let mut run = crun(folder.path());
+        run.args(["run", "--bundle"]).arg(folder.path()).arg(&name);
         let script = "mount -t overlay -o lowerdir=\"$0\":/usr overlay \"$1\" && shift && exec \"$@\"";
         let mut unshare = Command::new("unshare");
         unshare.args(["--mount", "sh", "-c", script]).arg(root.at("usr")).arg(rootfs.join("usr"));
-        unshare.arg(program("crun").unwrap());
-        unshare.args(["--cgroup-manager=disabled"]).arg(state(folder.path()));
-        unshare.args(["run", "--bundle"]).arg(folder.path()).arg(&name);
+        unshare.arg(run.get_program()).args(run.get_args());
         let log = |name: &str| fs::File::create(folder.path().join(name)).unwrap();
         unshare.stdin(Stdio::null()).stdout(log("stdout")).stderr(log("stderr"));
         let child = Some(unshare.spawn().unwrap());
@@ -70,7 +70,13 @@ impl Container {
 
     /// Runs a command in it, as a probe does.
     pub fn exec(&self, command: &[String]) -> Output {
-        self.crun().arg("exec").arg(&self.name).args(command).stdin(Stdio::null()).output().unwrap()
+        crun(self.folder.path())
+            .arg("exec")
+            .arg(&self.name)
+            .args(command)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
     }
 
     /// Its exit code, once it has ended.
@@ -80,15 +86,16 @@ impl Container {
 
     /// Tells it to end, as a kubelet does, and waits for that.
     pub fn end(mut self) -> i32 {
-        assert!(self.crun().args(["kill", &self.name, "TERM"]).status().unwrap().success());
+        assert!(crun(self.folder.path()).args(["kill", &self.name, "TERM"]).status().unwrap().success());
         self.child.take().unwrap().wait().unwrap().code().unwrap_or(-1)
     }
+}
 
-    fn crun(&self) -> Command {
-        let mut crun = Command::new(program("crun").unwrap());
-        crun.args(["--cgroup-manager=disabled"]).arg(state(self.folder.path()));
-        crun
-    }
+/// The runtime, with what it knows of its containers in this folder.
+fn crun(folder: &Path) -> Command {
+    let mut crun = over_usr("crun");
+    crun.arg("--cgroup-manager=disabled").arg(format!("--root={}", folder.join("state").display()));
+    crun
 }
 
 impl Drop for Container {
@@ -97,16 +104,12 @@ impl Drop for Container {
             return;
         }
         // It may have ended.
-        let _ = self.crun().args(["delete", "--force", &self.name]).output();
+        let _ = crun(self.folder.path()).args(["delete", "--force", &self.name]).output();
         if let Some(child) = &mut self.child {
             let _ = child.kill();
             let _ = child.wait();
         }
     }
-}
-
-fn state(folder: &Path) -> String {
-    format!("--root={}", folder.join("state").display())
 }
 
 fn texts(list: &Value) -> Vec<&str> {

@@ -113,7 +113,9 @@ impl Group {
         // A machine that never fetched its lists knows no package: fetch them, then try once more.
         fetch().or_else(|_| run::quiet(Command::new("apt-get").arg("update")).and_then(|_| fetch()))?;
         for entry in fs::read_dir(download.path())? {
-            run::quiet(Command::new("dpkg-deb").arg("-x").arg(entry?.path()).arg(folder))?;
+            // dpkg-deb -x would put folders in the place of the links.
+            let script = "dpkg-deb --fsys-tarfile \"$0\" | tar -x --keep-directory-symlink -C \"$1\"";
+            run::quiet(Command::new("sh").args(["-c", script]).arg(entry?.path()).arg(folder))?;
         }
         Ok(())
     }
