@@ -10,7 +10,10 @@ use std::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{package::Root, servers::over_usr};
+use super::{
+    package::Root,
+    servers::{over_usr, until},
+};
 
 /// What no container sees, and what none may write (containerd, `oci/spec.go`).
 const MASKED: [&str; 9] = [
@@ -84,18 +87,24 @@ impl Container {
         self.child.as_mut()?.try_wait().unwrap().map(|status| status.code().unwrap_or(-1))
     }
 
-    /// Tells it to end, as a kubelet does, and waits for that.
-    pub fn end(mut self) -> i32 {
+    /// Tells it to end, as a kubelet does, which it must do in good order.
+    pub fn end(mut self) {
         assert!(crun(self.folder.path()).args(["kill", &self.name, "TERM"]).status().unwrap().success());
-        self.child.take().unwrap().wait().unwrap().code().unwrap_or(-1)
+        let code = until("it ends", || self.ended());
+        assert_eq!(code, 0, "{}", self.wrote("stderr"));
+        self.child = None;
     }
 }
 
-/// The runtime, with what it knows of its containers in this folder.
+/// The runtime, with what it knows of its containers in this folder. It refuses a host with cgroups of both versions, though
+/// it is to leave them alone: it sees the second only.
 fn crun(folder: &Path) -> Command {
-    let mut crun = over_usr("crun");
-    crun.arg("--cgroup-manager=disabled").arg(format!("--root={}", folder.join("state").display()));
-    crun
+    let crun = over_usr("crun");
+    let script = "mount -t cgroup2 cgroup2 /sys/fs/cgroup && exec \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", script, "sh"]).arg(crun.get_program()).args(crun.get_args());
+    command.arg("--cgroup-manager=disabled").arg(format!("--root={}", folder.join("state").display()));
+    command
 }
 
 impl Drop for Container {
@@ -121,8 +130,10 @@ fn spec(pod: &Value, volumes: &[(&str, PathBuf)], further: &[&str]) -> Value {
     let container = &pod["containers"][0];
     let context = &container["securityContext"];
     assert_eq!(texts(&context["capabilities"]["drop"]), ["ALL"]);
-    let names: Vec<_> =
-        texts(&context["capabilities"]["add"]).iter().map(|name| format!("CAP_{name}")).collect();
+    let given = texts(&context["capabilities"]["add"]).into_iter();
+    let given: Vec<_> = given.map(|name| format!("CAP_{name}")).collect();
+    // The demo locks its pages; the agent by itself has none to lock.
+    let names: Vec<_> = given.iter().map(String::as_str).chain(["CAP_IPC_LOCK"]).collect();
     let arguments: Vec<_> = texts(&container["command"]).into_iter().chain(further.iter().copied()).collect();
     let mut mounts = vec![
         json!({"destination": "/proc", "type": "proc", "source": "proc"}),
@@ -166,7 +177,7 @@ fn spec(pod: &Value, volumes: &[(&str, PathBuf)], further: &[&str]) -> Value {
             "maskedPaths": MASKED,
             "readonlyPaths": READ_ONLY,
             "seccomp": match pod["securityContext"]["seccompProfile"]["type"].as_str() {
-                Some("RuntimeDefault") => seccomp(&names),
+                Some("RuntimeDefault") => seccomp(&given),
                 other => panic!("{other:?}"),
             },
         },
