@@ -141,7 +141,12 @@ impl Pod {
 
     fn begin(&self, spec: &Value) -> Container {
         let volumes = [("config", self.config.path().to_owned()), ("metrics", self.secret.path().to_owned())];
-        Container::begin(Root::installed().unwrap(), spec, &volumes, &["--demo", "--seed", "7"])
+        Container::begin(
+            Root::installed().unwrap(),
+            spec,
+            &volumes,
+            &["--demo", "--seed", "7", "--pace", "20000"],
+        )
     }
 
     fn probe(&self, name: &str) -> Vec<String> {

@@ -136,6 +136,10 @@ fn these_files_are_installed_and_purged_but_a_configuration_outlives_removal() {
     let conffiles = query("Conffiles");
     let [conffile] = conffiles.trim().lines().collect::<Vec<_>>()[..] else { panic!("{conffiles}") };
     assert!(conffile.starts_with("/etc/septwatch/agent.toml "), "{conffile}");
+    // Neither enabled nor started; a running one is started again by an upgrade.
+    let script = fs::read_to_string(root.at("var/lib/dpkg/info/septwatch.postinst")).unwrap();
+    assert!(script.contains("deb-systemd-invoke try-restart septwatch-agent.service "), "{script}");
+    assert!(!script.contains("deb-systemd-invoke start"), "{script}");
     let depends = query("Depends");
     assert!(depends.contains("libc6 (>= "), "{depends}");
     let changelog = said(Command::new("zcat").arg(root.at("usr/share/doc/septwatch/changelog.gz")));
