@@ -34,13 +34,12 @@ pub struct Container {
     folder: TempDir,
     name: String,
     child: Option<Child>,
-    _root: Root,
 }
 
 impl Container {
     /// Begins the first container of a pod, with a volume from `volumes` (name and folder) for each that is mounted, or from
     /// the host, and with further arguments. What is installed is over this machine's own /usr: the image.
-    pub fn begin(root: Root, pod: &Value, volumes: &[(&str, PathBuf)], further: &[&str]) -> Self {
+    pub fn begin(root: &Root, pod: &Value, volumes: &[(&str, PathBuf)], further: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let rootfs = folder.path().join("rootfs");
         for part in ["usr", "proc", "sys", "dev", "run", "tmp"] {
@@ -63,7 +62,7 @@ impl Container {
         let log = |name: &str| fs::File::create(folder.path().join(name)).unwrap();
         unshare.stdin(Stdio::null()).stdout(log("stdout")).stderr(log("stderr"));
         let child = Some(unshare.spawn().unwrap());
-        Self { folder, name, child, _root: root }
+        Self { folder, name, child }
     }
 
     /// What it wrote until now: standard output or error.
