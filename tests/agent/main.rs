@@ -2,6 +2,9 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "inside of a test, a panic is its failure")]
 
 mod bus;
+mod container;
+mod kubernetes;
+mod package;
 mod prometheus;
 mod servers;
 mod service;

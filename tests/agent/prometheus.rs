@@ -1,10 +1,11 @@
 //! A real Prometheus scrapes a real agent; every query of the dashboards has an answer, and a violation's alert reaches
 //! whoever is on call.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, sync::mpsc::Receiver};
 
 use septwatch_tests::{septwatch, skip, support::process::Run};
 use serde_json::Value;
+use tempfile::TempDir;
 
 use super::{
     servers::{Server, checks, program, until},
@@ -16,13 +17,73 @@ fn dashboards() -> std::path::PathBuf {
 }
 
 /// A file of the project with other ports and times; each must stand in it.
-fn changed(file: &str, changes: &[(&str, &str)]) -> String {
-    let mut text = fs::read_to_string(dashboards().join(file)).unwrap();
+fn changed(path: &Path, changes: &[(&str, &str)]) -> String {
+    let mut text = fs::read_to_string(path).unwrap();
     for (from, to) in changes {
-        assert!(text.contains(from), "{file} has no {from:?}");
+        assert!(text.contains(from), "{path:?} has no {from:?}");
         text = text.replace(from, to);
     }
     text
+}
+
+/// Prometheus and Alertmanager at work on an agent, by the project's files but for ports and times.
+pub struct Watching {
+    _folder: TempDir,
+    _servers: [Server; 2],
+    /// The port of Prometheus.
+    pub prometheus: u16,
+    posted: Receiver<(String, String)>,
+}
+
+impl Watching {
+    /// Begins, by the files in this folder, on the agent at this port.
+    pub fn begin(dashboards: &Path, agent: u16) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+        let (on_call, posted) = web::receiver();
+        let [alerts, prometheus] = [(); 2].map(|()| web::port());
+        let config = changed(
+            &dashboards.join("alertmanager/alertmanager.yml"),
+            &[("127.0.0.1:9099", &format!("127.0.0.1:{on_call}"))],
+        );
+        fs::write(at("alertmanager.yml"), config).unwrap();
+        let config = changed(
+            &dashboards.join("prometheus/prometheus.yml"),
+            &[
+                ("127.0.0.1:9815", &format!("127.0.0.1:{agent}")),
+                ("127.0.0.1:9093", &format!("127.0.0.1:{alerts}")),
+                ("interval: 15s", "interval: 1s"),
+            ],
+        );
+        fs::write(at("prometheus.yml"), config).unwrap();
+        fs::copy(dashboards.join("prometheus/rules.yml"), at("rules.yml")).unwrap();
+        let of_alerts = [
+            &format!("--config.file={}", at("alertmanager.yml")),
+            &format!("--storage.path={}", at("alerts")),
+            &format!("--web.listen-address=127.0.0.1:{alerts}"),
+            "--cluster.listen-address=",
+        ];
+        let alertmanager = Server::start("prometheus-alertmanager", &of_alerts, alerts, "/-/ready");
+        let of_prometheus = [
+            &format!("--config.file={}", at("prometheus.yml")),
+            &format!("--storage.tsdb.path={}", at("series")),
+            &*format!("--web.listen-address=127.0.0.1:{prometheus}"),
+        ];
+        let server = Server::start("prometheus", &of_prometheus, prometheus, "/-/ready");
+        Self { _folder: folder, _servers: [alertmanager, server], prometheus, posted }
+    }
+
+    /// Waits until whoever is on call is told of a violation at this agent.
+    pub fn is_told(&self, instance: &str) {
+        let posted = || self.posted.try_recv().ok().filter(|(path, _)| path == "/on-call");
+        let (path, alert) = until("whoever is on call is told", posted);
+        let alert: Value =
+            serde_json::from_str(&alert).unwrap_or_else(|error| panic!("{path}: {error}: {alert}"));
+        let alert = &alert["alerts"][0];
+        assert_eq!(alert["labels"]["alertname"], "SeptwatchViolation", "{alert}");
+        assert_eq!(alert["labels"]["instance"], instance, "{alert}");
+        assert!(alert["annotations"]["runbook"].as_str().is_some_and(|text| text.len() > 100), "{alert}");
+    }
 }
 
 /// The queries of a dashboard, with the title of their panels.
@@ -66,23 +127,7 @@ fn prometheus_has_an_answer_to_every_query_and_the_alert_is_delivered() {
     }
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
-    let (on_call, posted) = web::receiver();
-    let [agent, alerts, prometheus] = [(); 3].map(|()| web::port());
-
-    let config =
-        changed("alertmanager/alertmanager.yml", &[("127.0.0.1:9099", &format!("127.0.0.1:{on_call}"))]);
-    fs::write(at("alertmanager.yml"), config).unwrap();
-    let config = changed(
-        "prometheus/prometheus.yml",
-        &[
-            ("127.0.0.1:9815", &format!("127.0.0.1:{agent}")),
-            ("127.0.0.1:9093", &format!("127.0.0.1:{alerts}")),
-            ("interval: 15s", "interval: 1s"),
-        ],
-    );
-    fs::write(at("prometheus.yml"), config).unwrap();
-    fs::copy(dashboards().join("prometheus/rules.yml"), at("rules.yml")).unwrap();
-
+    let agent = web::port();
     let listen = format!("127.0.0.1:{agent}");
     let events = at("events.jsonl");
     let arguments = [
@@ -103,20 +148,8 @@ fn prometheus_has_an_answer_to_every_query_and_the_alert_is_delivered() {
     fs::write(at("metrics"), text).unwrap();
     checks("promtool", &["check", "metrics"], Some(at("metrics").as_ref()));
 
-    let of_alerts = [
-        &format!("--config.file={}", at("alertmanager.yml")),
-        &format!("--storage.path={}", at("alerts")),
-        &format!("--web.listen-address=127.0.0.1:{alerts}"),
-        "--cluster.listen-address=",
-    ];
-    let _alertmanager = Server::start("prometheus-alertmanager", &of_alerts, alerts, "/-/ready");
-    let of_prometheus = [
-        &format!("--config.file={}", at("prometheus.yml")),
-        &format!("--storage.tsdb.path={}", at("series")),
-        &*format!("--web.listen-address=127.0.0.1:{prometheus}"),
-    ];
-    let _prometheus = Server::start("prometheus", &of_prometheus, prometheus, "/-/ready");
-
+    let watching = Watching::begin(&dashboards(), agent);
+    let prometheus = watching.prometheus;
     until("the target is up", || result(prometheus, "up == 1").pop());
     let instance = listen.as_str();
     let mut asked = 0;
@@ -132,14 +165,7 @@ fn prometheus_has_an_answer_to_every_query_and_the_alert_is_delivered() {
     }
     assert!(asked >= 30, "only {asked} queries");
 
-    let (path, alert) =
-        until("whoever is on call is told", || posted.try_recv().ok().filter(|(path, _)| path == "/on-call"));
-    let alert: Value =
-        serde_json::from_str(&alert).unwrap_or_else(|error| panic!("{path}: {error}: {alert}"));
-    let alert = &alert["alerts"][0];
-    assert_eq!(alert["labels"]["alertname"], "SeptwatchViolation", "{alert}");
-    assert_eq!(alert["labels"]["instance"], instance, "{alert}");
-    assert!(alert["annotations"]["runbook"].as_str().is_some_and(|text| text.len() > 100), "{alert}");
+    watching.is_told(instance);
 
     // Every rule could be evaluated, and what must be quiet is.
     let rules = web::json(prometheus, "/api/v1/rules", &[]).unwrap();

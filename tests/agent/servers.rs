@@ -17,11 +17,10 @@ use super::web;
 /// # Errors
 /// It is in neither.
 pub fn program(name: &str) -> Result<PathBuf, String> {
-    let unpacked = env::var_os("SEPTWATCH_SERVERS").map(PathBuf::from);
+    let unpacked = ["SEPTWATCH_SERVERS", "SEPTWATCH_CHECKERS"].into_iter().filter_map(env::var_os);
     let path = env::var_os("PATH").unwrap_or_default();
-    let unpacked =
-        unpacked.into_iter().flat_map(|folder| ["bin", "sbin"].map(|programs| folder.join(programs)));
-    let mut folders = unpacked.chain(env::split_paths(&path));
+    let programs = |usr| ["bin", "sbin"].map(|programs| Path::new(&usr).join(programs));
+    let mut folders = unpacked.flat_map(programs).chain(env::split_paths(&path));
     let found = folders.find_map(|folder| Some(folder.join(name)).filter(|file| file.is_file()));
     found.ok_or_else(|| format!("there is no {name}: `cargo xtask test 2` fetches it"))
 }
@@ -50,11 +49,20 @@ impl Server {
 /// that lies over what is there.
 fn with_its_files(program: &Path) -> Command {
     let unpacked = env::var_os("SEPTWATCH_SERVERS").map(PathBuf::from);
-    let share = unpacked.filter(|folder| program.starts_with(folder)).map(|folder| folder.join("share"));
+    let share = unpacked.filter(|usr| program.starts_with(usr)).map(|usr| usr.join("share"));
     let Some(share) = share else { return Command::new(program) };
     let script = "mount -t overlay -o lowerdir=\"$0\":/usr/share overlay /usr/share && exec \"$@\"";
     let mut command = Command::new("unshare");
     command.args(["--mount", "sh", "-c", script]).arg(share.canonicalize().unwrap()).arg(program);
+    command
+}
+
+/// A program with all that its package and those that it depends on have, though they were only unpacked.
+pub fn over_usr(name: &str) -> Command {
+    let Some(usr) = env::var_os("SEPTWATCH_CHECKERS") else { return Command::new(name) };
+    let script = "mount -t overlay -o lowerdir=\"$0\":/usr overlay /usr && exec \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", script]).arg(usr).arg(name);
     command
 }
 

@@ -16,7 +16,7 @@ use serde_json::Value;
 use super::PATIENCE;
 
 /// What the binary says when another process has the ledger.
-const HELD: &str = "another septwatch keeps the ledger";
+pub const HELD: &str = "another septwatch keeps the ledger";
 
 /// How often something that must happen is looked for.
 const LOOK: Duration = Duration::from_millis(2);

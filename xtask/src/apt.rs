@@ -26,6 +26,16 @@ pub enum Index {
     Sources,
 }
 
+/// What apt would install on this machine, as it is, for these packages to work: `name=version` of each.
+///
+/// # Errors
+/// apt fails, or knows no such package.
+pub fn missing(packages: &[&str]) -> Result<Vec<String>> {
+    let mut install = Command::new("apt-get");
+    install.env("LC_ALL", "C").args(["--simulate", "--no-install-recommends", "install"]);
+    Ok(sources::to_install(&run::quiet(install.args(packages))?))
+}
+
 /// One suite of the distribution, with lists and packages in the cache.
 pub struct Private {
     folder: PathBuf,

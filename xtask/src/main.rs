@@ -8,6 +8,7 @@ mod bench;
 mod build;
 mod cache;
 mod ci;
+mod deb;
 mod fleet;
 mod lab;
 mod run;
@@ -36,6 +37,8 @@ enum Task {
     Setup,
     /// Build the release binary.
     Build,
+    /// Build, and make the Debian package.
+    Deb,
     /// Build, then run `septwatch demo` with these arguments.
     #[command(disable_help_flag = true)]
     Demo {
@@ -89,6 +92,7 @@ fn perform(task: Task) -> Result<ExitCode> {
             setup::for_building()?;
             build::septwatch()?;
         }
+        Task::Deb => deb::run()?,
         Task::Demo { arguments } => return demo(&arguments),
         Task::Test(options) => return test::run(&options),
         Task::Lab(task) => return lab::run(task),

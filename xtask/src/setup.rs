@@ -8,7 +8,7 @@ mod mounts;
 pub mod packages;
 pub mod python;
 mod rust_src;
-pub mod servers;
+pub mod unpacked;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
@@ -50,13 +50,13 @@ pub fn for_junit() -> Result<PathBuf> {
     junit_schema::ensure()
 }
 
-/// What the tests of the agent need: Prometheus and the like.
+/// What some tests need from packages that are only unpacked.
 ///
 /// # Errors
 /// As [`for_building`].
-pub fn for_agent() -> Result<()> {
+pub fn unpacked(group: &unpacked::Group) -> Result<()> {
     let _lock = alone()?;
-    servers::ensure()
+    group.ensure()
 }
 
 /// A `cargo` whose build scripts find the bpf-linker that was set up.

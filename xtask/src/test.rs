@@ -4,7 +4,7 @@
 mod libtest;
 
 use std::io::{BufRead as _, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 use std::time::Instant;
 
@@ -12,8 +12,9 @@ use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
 
 use crate::lab::{self, floor::Kernels};
+use crate::setup::unpacked;
 use crate::step::seconds;
-use crate::{build, run, setup};
+use crate::{build, deb, run, setup};
 pub use libtest::Count;
 
 /// What `test` is asked for.
@@ -70,8 +71,10 @@ impl Floor {
                 if let Err(error) = setup::python::readers() {
                     eprintln!("Python readers: {error:#}");
                 }
-                if let Err(error) = setup::for_agent() {
-                    eprintln!("servers for the agent: {error:#}");
+                for group in &unpacked::GROUPS {
+                    if let Err(error) = setup::unpacked(group) {
+                        eprintln!("{error:#}");
+                    }
                 }
                 Ok(())
             }
@@ -83,14 +86,18 @@ impl Floor {
         match self {
             Self::Anywhere => {
                 let packages = ["--workspace", "--exclude", "septwatch-ebpf", "--exclude", "septwatch-tests"];
-                Self::cargo_test(septwatch, &packages, &[], None)
+                Self::cargo_test(septwatch, &packages, &[], &[])
             }
             // One after the other: there is one ledger on a host, and one lock on it.
             Self::RunningKernel => {
-                // Without the schema, the test that needs it is skipped, and says so.
-                let schema = setup::for_junit().inspect_err(|why| eprintln!("JUnit schema: {why:#}")).ok();
+                // Without one of these files, the tests that need it are skipped, and say so.
+                let schema = setup::for_junit().inspect_err(|why| eprintln!("JUnit schema: {why:#}"));
+                let package = deb::package(septwatch).inspect_err(|why| eprintln!("package: {why:#}"));
+                let files = [("SEPTWATCH_JUNIT_XSD", schema.ok()), ("SEPTWATCH_DEB", package.ok())];
+                let files: Vec<_> =
+                    files.into_iter().filter_map(|(name, path)| Some((name, path?))).collect();
                 let packages = ["--package", "septwatch-tests"];
-                Self::cargo_test(septwatch, &packages, &["--test-threads=1"], schema.as_deref())
+                Self::cargo_test(septwatch, &packages, &["--test-threads=1"], &files)
             }
             Self::Lab => lab::floor::run(kernels, septwatch),
         }
@@ -101,7 +108,7 @@ impl Floor {
         septwatch: &Path,
         for_cargo: &[&str],
         for_tests: &[&str],
-        junit_schema: Option<&Path>,
+        files: &[(&str, PathBuf)],
     ) -> Result<Count> {
         let mut cargo = setup::cargo()?;
         // Release: the property tests go through a million operations.
@@ -111,13 +118,9 @@ impl Floor {
             .arg("--")
             .args(for_tests);
         // The tests run this binary; see the header of tests/lib.rs.
-        if let Some(schema) = junit_schema {
-            cargo.env("SEPTWATCH_JUNIT_XSD", schema);
-        }
+        cargo.envs(files.iter().map(|(name, path)| (name, path)));
         cargo.env("SEPTWATCH_BIN", septwatch).stdin(Stdio::null());
-        if let Some(servers) = setup::servers::folder() {
-            cargo.env("SEPTWATCH_SERVERS", servers);
-        }
+        cargo.envs(unpacked::GROUPS.iter().filter_map(unpacked::Group::usr));
         if let Some(python) = setup::python::installed() {
             cargo.env("SEPTWATCH_PYTHON", python);
         }

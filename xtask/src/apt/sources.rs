@@ -109,11 +109,12 @@ pub(super) fn file_names(text: &str) -> Vec<&str> {
     text.lines().filter(|line| line.starts_with('\'')).filter_map(|line| line.split(' ').nth(1)).collect()
 }
 
-/// `name=version` of each package that `apt-get --simulate install` would install: `Inst name (version origin [arch])`.
+/// `name=version` of each package that `apt-get --simulate install` would install: `Inst name (version origin [arch])`,
+/// with the version that there is in front where it would be another.
 pub(super) fn to_install(text: &str) -> Vec<String> {
     let package = |line: &str| {
-        let (name, rest) = line.strip_prefix("Inst ")?.split_once(" (")?;
-        Some(format!("{name}={}", rest.split(' ').next()?))
+        let (name, rest) = line.strip_prefix("Inst ")?.split_once(' ')?;
+        Some(format!("{name}={}", rest.split_once('(')?.1.split(' ').next()?))
     };
     text.lines().filter_map(package).collect()
 }
@@ -196,7 +197,7 @@ Types: deb
         let text = "  rust-src | 1.95.0+dfsg1-1~bpo13+1 | http://x trixie-backports/main amd64 Packages\n  rust-src | 1.95.0+dfsg1-1~bpo13+1 | http://x Sources\n rust-src | 1.88.0-1 | http://x\n";
         assert_eq!(madison(text), ["1.95.0+dfsg1-1~bpo13+1", "1.88.0-1"]);
         assert!(madison("").is_empty());
-        let simulated = "Reading package lists...\nInst libc6 (2.43-7 Debian:unstable [amd64]) []\nInst qemu (1:11.1+ds-1 Debian:unstable [amd64])\nConf libc6 (2.43-7 Debian:unstable [amd64])\n";
+        let simulated = "Reading package lists...\nInst libc6 [2.41-1] (2.43-7 Debian:unstable [amd64]) []\nInst qemu (1:11.1+ds-1 Debian:unstable [amd64])\nConf libc6 (2.43-7 Debian:unstable [amd64])\n";
         assert_eq!(to_install(simulated), ["libc6=2.43-7", "qemu=1:11.1+ds-1"]);
         let refused = "`apt-get update`: exit status: 100\nErr:1 x\nE: no Release file\nE: more";
         assert_eq!(complaint(refused), "no Release file");

@@ -16,7 +16,7 @@ use serde_json::Value;
 use super::Row;
 use crate::{
     build, fleet, run,
-    setup::{self, servers},
+    setup::{self, unpacked},
     step::note,
 };
 
@@ -54,11 +54,11 @@ impl Drop for Nats {
 /// There is no server, or what is read is not what was played.
 pub fn run(options: &Options) -> Result<Vec<Row>> {
     setup::for_building()?;
-    servers::ensure()?;
+    setup::unpacked(&unpacked::SERVERS)?;
     let septwatch = build::septwatch()?;
     let store = tempfile::tempdir()?;
     let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-    let program = servers::folder().context("no servers")?.join("sbin/nats-server");
+    let program = unpacked::SERVERS.usr().context("no servers")?.1.join("sbin/nats-server");
     let mut server = Command::new(program);
     server.args(["-js", "-a", "127.0.0.1", "-p", &port.to_string(), "-sd"]).arg(store.path());
     let _server = Nats(server.stdout(Stdio::null()).stderr(Stdio::null()).spawn().context("nats-server")?);

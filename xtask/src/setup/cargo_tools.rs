@@ -15,6 +15,10 @@ const BPF_LINKER: &str = "bpf-linker";
 const CARGO_DENY: &str = "cargo-deny";
 const CARGO_DENY_VERSION: &str = "0.20.2";
 
+/// Makes the Debian package.
+const CARGO_DEB: &str = "cargo-deb";
+const CARGO_DEB_VERSION: &str = "3.8.0";
+
 /// Makes sure that the bpf-linker is there which links the eBPF object, and returns its path.
 ///
 /// # Errors
@@ -22,7 +26,7 @@ const CARGO_DENY_VERSION: &str = "0.20.2";
 pub fn bpf_linker() -> Result<PathBuf> {
     let bin = cache::bpf_linker_bin(&rustc_program())?;
     let root = bin.parent().context("the linker's folder has no parent")?;
-    step(BPF_LINKER, || ensure(BPF_LINKER, cache::BPF_LINKER_VERSION, root))
+    step(BPF_LINKER, || ensure(BPF_LINKER, cache::BPF_LINKER_VERSION, root, "release"))
 }
 
 /// Makes sure that cargo-deny is there, and returns its path.
@@ -30,12 +34,25 @@ pub fn bpf_linker() -> Result<PathBuf> {
 /// # Errors
 /// As [`bpf_linker`].
 pub fn cargo_deny() -> Result<PathBuf> {
-    let root = cache::root()?.join(format!("{CARGO_DENY}-{CARGO_DENY_VERSION}"));
-    step(CARGO_DENY, || ensure(CARGO_DENY, CARGO_DENY_VERSION, &root))
+    in_cache(CARGO_DENY, CARGO_DENY_VERSION, "release")
 }
 
-/// Takes the program of the cache, else one of the same version in `PATH`, else builds it into the cache.
-fn ensure(program: &str, version: &str, root: &Path) -> Result<(Outcome, PathBuf)> {
+/// Makes sure that cargo-deb is there, and returns its path.
+///
+/// # Errors
+/// As [`bpf_linker`].
+pub fn cargo_deb() -> Result<PathBuf> {
+    // It works for seconds: optimizing it takes longer than that saves.
+    in_cache(CARGO_DEB, CARGO_DEB_VERSION, "dev")
+}
+
+fn in_cache(program: &str, version: &str, profile: &str) -> Result<PathBuf> {
+    let root = cache::root()?.join(format!("{program}-{version}"));
+    step(program, || ensure(program, version, &root, profile))
+}
+
+/// Takes the program of the cache, else one of the same version in `PATH`, else builds it into the cache with this profile.
+fn ensure(program: &str, version: &str, root: &Path, profile: &str) -> Result<(Outcome, PathBuf)> {
     let cached = root.join("bin").join(program);
     for place in [Some(cached.clone()), on_path(program)].into_iter().flatten() {
         if is_version(&place, version) {
@@ -45,7 +62,8 @@ fn ensure(program: &str, version: &str, root: &Path) -> Result<(Outcome, PathBuf
     }
     note(program, format_args!("building {version}, some minutes"));
     let mut install = Command::new(cargo_program());
-    install.args(["install", "--locked", "--force", "--version", version, "--root"]).arg(root).arg(program);
+    install.args(["install", "--locked", "--force", "--profile", profile, "--version", version, "--root"]);
+    install.arg(root).arg(program);
     let command = run::line(&install);
     // What a person builds septwatch with is not for the tools that build it.
     for variable in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_TARGET", "CARGO_TARGET_DIR"] {

@@ -1,5 +1,5 @@
-//! Python readers of other tools' formats, for the tests that read what `septwatch export` writes: pyarrow and Perfetto's
-//! own message classes, in a virtual environment in the cache.
+//! Python readers of other tools' formats, for the tests that read what `septwatch export` writes, and the Kubernetes
+//! manifest: pyarrow, Perfetto's own message classes, and Kubernetes' schemas, in a virtual environment in the cache.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -11,7 +11,8 @@ use crate::step::{Outcome, note, step};
 use crate::{cache, run};
 
 /// What is installed, each at the version that the tests were written with.
-const READERS: [&str; 3] = ["perfetto==0.59.1", "protobuf==7.36.2", "pyarrow==26.0.1"];
+const READERS: [&str; 4] =
+    ["kubernetes-validate==1.37.0", "perfetto==0.59.1", "protobuf==7.36.2", "pyarrow==26.0.1"];
 
 /// Makes sure that the readers are there, and returns the Python that has them.
 ///
@@ -35,7 +36,8 @@ fn python() -> Result<PathBuf> {
 fn install() -> Result<(Outcome, PathBuf)> {
     let python = python()?;
     let folder = cache::root()?.join("python-readers");
-    let looks = "import pyarrow.parquet, perfetto.protos.perfetto.trace.perfetto_trace_pb2";
+    let looks =
+        "import kubernetes_validate, pyarrow.parquet, perfetto.protos.perfetto.trace.perfetto_trace_pb2";
     let is_there = || run::quiet(Command::new(&python).args(["-c", looks])).is_ok();
     if is_there() {
         return Ok((Outcome::Present(folder.display().to_string()), python));
