@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use septwatch_common::wire::Header;
 use serde_json::{Value, json};
 
 use crate::{
@@ -17,6 +18,8 @@ use crate::{
 pub struct Message {
     /// The violation.
     pub verdict: Option<Verdict>,
+    /// How the record begins; none for a step of the policy, which is no record.
+    pub header: Option<Header>,
     /// When, in ns since 1970, UTC.
     pub wall_ns: u64,
     /// The object that `septwatch watch --json` prints for it, with `wall_ns`, as text without a line break.
@@ -51,20 +54,23 @@ impl Messages {
             None => json::event(event, None),
         };
         let verdict = found.map(|(verdict, _)| verdict.clone());
-        Some(self.message(verdict, object, event.header().time_ns))
+        Some(Arc::new(Message {
+            header: Some(*event.header()),
+            ..self.message(verdict, object, event.header().time_ns)
+        }))
     }
 
     /// Of a step of the policy.
     pub fn step(&self, step: &Step) -> Arc<Message> {
         let mut object = json!(step);
         object["type"] = "reaction".into();
-        self.message(None, object, step.done_ns.unwrap_or(step.asked_ns))
+        Arc::new(self.message(None, object, step.done_ns.unwrap_or(step.asked_ns)))
     }
 
-    fn message(&self, verdict: Option<Verdict>, mut object: Value, time_ns: u64) -> Arc<Message> {
+    fn message(&self, verdict: Option<Verdict>, mut object: Value, time_ns: u64) -> Message {
         let wall_ns = self.clock.realtime_of(time_ns);
         object["wall_ns"] = wall_ns.into();
-        Arc::new(Message { verdict, wall_ns, line: object.to_string() })
+        Message { verdict, header: None, wall_ns, line: object.to_string() }
     }
 }
 

@@ -11,7 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::message::Message;
+use super::{
+    message::Message,
+    pause::{BackOff, Ending},
+};
 
 /// What became of what an output was given: offered = delivered + lost + those that wait.
 #[derive(Debug, Default)]
@@ -55,14 +58,20 @@ impl Counts {
         self.offered.fetch_add(1, Ordering::Release);
     }
 
-    fn delivered(&self) {
-        self.delivered.fetch_add(1, Ordering::Release);
+    /// So many were passed on.
+    fn delivered(&self, messages: u64) {
+        self.delivered.fetch_add(messages, Ordering::Release);
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// One more is lost; true if that is news.
-    fn lost(&self, why: &str) -> bool {
-        self.lost.fetch_add(1, Ordering::Release);
+    /// So many more are lost; true if that is news.
+    fn lost(&self, messages: u64, why: &str) -> bool {
+        self.lost.fetch_add(messages, Ordering::Release);
+        self.troubled(why)
+    }
+
+    /// It does not get on; true if that is news.
+    fn troubled(&self, why: &str) -> bool {
         let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
         let is_news = trouble.is_none();
         *trouble = Some(why.to_owned());
@@ -80,11 +89,63 @@ pub trait Peer: Send {
     fn deliver(&mut self, message: &Message, lost: u64) -> io::Result<()>;
 }
 
+/// Why messages were not passed on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Undelivered {
+    /// So many of them are lost, the others were passed on.
+    Lost {
+        /// How many.
+        messages: usize,
+        /// Why.
+        why: String,
+    },
+    /// None was, and all of them may be later: after so long, where the other side says it.
+    Later {
+        /// Why not now.
+        why: String,
+        /// When to try again.
+        after: Option<Duration>,
+    },
+}
+
+/// Where messages go that are passed on several at a time.
+pub trait Batches: Send {
+    /// Messages that are passed on together at most.
+    const MOST: usize;
+    /// How long the first of them waits for others.
+    const WAIT: Duration;
+
+    /// Whether a message is any of its business. What is not is not offered, and not counted.
+    fn takes(_: &Message) -> bool {
+        true
+    }
+
+    /// Passes messages on; `lost` messages were lost since those before. It may take its time: nobody but this output waits.
+    ///
+    /// # Errors
+    /// It cannot, or not all of them.
+    fn deliver(&mut self, messages: &[Arc<Message>], lost: u64) -> Result<(), Undelivered>;
+}
+
+impl<P: Peer> Batches for P {
+    const MOST: usize = 1;
+    const WAIT: Duration = Duration::ZERO;
+
+    fn deliver(&mut self, messages: &[Arc<Message>], lost: u64) -> Result<(), Undelivered> {
+        let mut each = messages.iter().map(|message| Peer::deliver(self, message, lost));
+        each.try_for_each(|done| {
+            done.map_err(|error| Undelivered::Lost { messages: 1, why: error.to_string() })
+        })
+    }
+}
+
 /// An output at work, on a thread of its own.
 #[derive(Debug)]
 pub struct Outlet {
     name: &'static str,
     counts: Arc<Counts>,
+    takes: fn(&Message) -> bool,
+    ending: Arc<Ending>,
     sender: Option<SyncSender<Arc<Message>>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -94,14 +155,50 @@ impl Outlet {
     ///
     /// # Errors
     /// No more threads.
-    pub fn begin(name: &'static str, room: usize, peer: impl Peer + 'static) -> io::Result<Self> {
+    pub fn begin<B: Batches + 'static>(name: &'static str, room: usize, peer: B) -> io::Result<Self> {
         let (sender, receiver) = sync_channel(room);
-        let counts = Arc::new(Counts::default());
-        let thread = thread::Builder::new().name(format!("septwatch-{name}")).spawn({
-            let counts = Arc::clone(&counts);
-            move || deliver(name, &receiver, &counts, peer)
-        })?;
-        Ok(Self { name, counts, sender: Some(sender), thread: Some(thread) })
+        let (counts, ending) = (Arc::new(Counts::default()), Arc::new(Ending::default()));
+        let work = Work { name, receiver, counts: Arc::clone(&counts), ending: Arc::clone(&ending), peer };
+        let thread =
+            thread::Builder::new().name(format!("septwatch-{name}")).spawn(move || work.deliver())?;
+        Ok(Self { name, counts, takes: B::takes, ending, sender: Some(sender), thread: Some(thread) })
+    }
+
+    /// Begins one that is given no messages, but reports how things stand every so often, and once more at its end. Each
+    /// report is counted; one that fails is not tried again, for the next tells as much.
+    ///
+    /// # Errors
+    /// No more threads.
+    pub fn every(
+        name: &'static str,
+        interval: Duration,
+        mut report: impl FnMut() -> Result<(), Undelivered> + Send + 'static,
+    ) -> io::Result<Self> {
+        let (counts, ending) = (Arc::new(Counts::default()), Arc::new(Ending::default()));
+        let work = {
+            let (counts, ending) = (Arc::clone(&counts), Arc::clone(&ending));
+            move || {
+                let mut wait = interval;
+                loop {
+                    let ends = ending.wait(wait);
+                    wait = interval;
+                    counts.offered();
+                    match report() {
+                        Ok(()) => counts.delivered(1),
+                        Err(Undelivered::Later { why, after }) => {
+                            wait = interval.max(BackOff::default().next(after));
+                            failed(name, &counts, 1, &why);
+                        }
+                        Err(Undelivered::Lost { why, .. }) => failed(name, &counts, 1, &why),
+                    }
+                    if ends {
+                        break;
+                    }
+                }
+            }
+        };
+        let thread = thread::Builder::new().name(format!("septwatch-{name}")).spawn(work)?;
+        Ok(Self { name, counts, takes: |_| false, ending, sender: None, thread: Some(thread) })
     }
 
     /// Its name, in metrics.
@@ -116,20 +213,27 @@ impl Outlet {
 
     /// Gives it a message, and never waits.
     pub fn offer(&self, message: &Arc<Message>) {
+        if !(self.takes)(message) {
+            return;
+        }
         self.counts.offered();
         let refused = match self.sender.as_ref().map(|sender| sender.try_send(Arc::clone(message))) {
             Some(Ok(())) => return,
             Some(Err(TrySendError::Full(_))) => "its queue is full",
             Some(Err(TrySendError::Disconnected(_))) | None => "it has ended",
         };
-        if self.counts.lost(refused) {
-            eprintln!("septwatch: output {}: {refused}: events are lost there, and counted", self.name);
-        }
+        failed(self.name, &self.counts, 1, refused);
+    }
+
+    /// There will be no further message: what waits is passed on, and tried only once more where that fails.
+    pub fn close(&mut self) {
+        drop(self.sender.take());
+        self.ending.tell();
     }
 
     /// Ends it: what waits is passed on within this time, or lost.
     pub fn end(&mut self, patience: Duration) {
-        drop(self.sender.take());
+        self.close();
         let begun = Instant::now();
         while self.thread.as_ref().is_some_and(|thread| !thread.is_finished()) && begun.elapsed() < patience {
             thread::sleep(Duration::from_millis(5));
@@ -146,21 +250,72 @@ impl Outlet {
     }
 }
 
-fn deliver(name: &str, receiver: &Receiver<Arc<Message>>, counts: &Counts, mut peer: impl Peer) {
-    let mut told = 0;
-    while let Ok(message) = receiver.recv() {
-        let lost = counts.lost.load(Ordering::Acquire);
-        match peer.deliver(&message, lost - told) {
-            Ok(()) => {
-                told = lost;
-                counts.delivered();
-            }
-            Err(error) => {
-                if counts.lost(&error.to_string()) {
-                    eprintln!("septwatch: output {name}: {error}: events are lost there, and counted");
+/// So many are lost: that is counted, and told where it is news.
+fn failed(name: &str, counts: &Counts, messages: u64, why: &str) {
+    if counts.lost(messages, why) {
+        eprintln!("septwatch: output {name}: {why}: events are lost there, and counted");
+    }
+}
+
+/// What an output's thread does.
+struct Work<B> {
+    name: &'static str,
+    receiver: Receiver<Arc<Message>>,
+    counts: Arc<Counts>,
+    ending: Arc<Ending>,
+    peer: B,
+}
+
+impl<B: Batches> Work<B> {
+    fn deliver(mut self) {
+        let mut told = 0;
+        while let Ok(first) = self.receiver.recv() {
+            let batch = self.batch(first);
+            let mut pause = BackOff::default();
+            while let Err((why, after)) = self.pass(&batch, &mut told) {
+                if self.counts.troubled(&why) {
+                    eprintln!("septwatch: output {}: {why}: it is tried again", self.name);
                 }
+                self.ending.wait(pause.next(after));
             }
         }
+    }
+
+    /// Those that are passed on together with this one.
+    fn batch(&self, first: Arc<Message>) -> Vec<Arc<Message>> {
+        let mut batch = vec![first];
+        let begun = Instant::now();
+        while batch.len() < B::MOST
+            && let Ok(next) = self.receiver.recv_timeout(B::WAIT.saturating_sub(begun.elapsed()))
+        {
+            batch.push(next);
+        }
+        batch
+    }
+
+    /// Passes messages on, or loses them; or says why they must be tried again, and when.
+    fn pass(&mut self, batch: &[Arc<Message>], told: &mut u64) -> Result<(), (String, Option<Duration>)> {
+        let all = batch.len();
+        let lost = self.counts.lost.load(Ordering::Acquire);
+        // Nobody will be there for another try.
+        let is_last = self.ending.is_told();
+        let (messages, why) = match self.peer.deliver(batch, lost - *told) {
+            Ok(()) => {
+                *told = lost;
+                self.counts.delivered(all as u64);
+                return Ok(());
+            }
+            Err(Undelivered::Later { why, after }) if !is_last => return Err((why, after)),
+            Err(Undelivered::Later { why, .. }) => (all, why),
+            Err(Undelivered::Lost { messages, why }) => (messages.min(all), why),
+        };
+        // What was passed on is no end of trouble: some of it is lost.
+        self.counts.delivered.fetch_add((all - messages) as u64, Ordering::Release);
+        if messages < all {
+            *told = lost;
+        }
+        failed(self.name, &self.counts, messages as u64, &why);
+        Ok(())
     }
 }
 

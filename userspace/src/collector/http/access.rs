@@ -185,7 +185,8 @@ impl Access {
     }
 }
 
-fn file(setting: &'static str, path: &Path, what: &dyn std::fmt::Display) -> AccessError {
+/// What is wrong with a file that a setting names.
+pub fn file(setting: &'static str, path: &Path, what: &dyn std::fmt::Display) -> AccessError {
     AccessError::File { setting, path: path.to_owned(), what: what.to_string() }
 }
 
@@ -216,8 +217,20 @@ fn certificates(setting: &'static str, path: &Path) -> Result<Vec<CertificateDer
     Ok(read)
 }
 
+/// Certificates as they stand in their file, which has at least one.
+///
+/// # Errors
+/// It has none, or cannot be read.
+pub fn authorities(setting: &'static str, path: &Path) -> Result<Vec<u8>, AccessError> {
+    certificates(setting, path)?;
+    Ok(read(setting, path)?.1)
+}
+
 /// What nobody else may read.
-fn secret(setting: &'static str, path: &Path) -> Result<Vec<u8>, AccessError> {
+///
+/// # Errors
+/// Somebody else may, or it cannot be read.
+pub fn secret(setting: &'static str, path: &Path) -> Result<Vec<u8>, AccessError> {
     let (metadata, bytes) = read(setting, path)?;
     let mode = metadata.mode() & 0o777;
     if mode & 0o077 != 0 {

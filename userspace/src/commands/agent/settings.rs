@@ -10,9 +10,12 @@ use std::{
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::values::{Maybe, Size};
+use super::values::{Maybe, Size, Time};
 use crate::{
-    collector::http::Listen,
+    collector::{
+        http::Listen,
+        otlp::{Endpoint, Protocol},
+    },
     trust::{self, TrustError},
 };
 
@@ -193,6 +196,34 @@ section!("journal", JournalSettings, JournalGiven: "Violations in systemd's jour
     queue: u32 = "1024", "journal-queue", "SEPTWATCH_JOURNAL_QUEUE";
 });
 
+section!("otlp", OtlpSettings, OtlpGiven: "Metrics, violations and their lives to an OpenTelemetry collector, where septwatch was built with it (cargo's feature `otlp`)." {
+    /// The collector's URL, such as http://127.0.0.1:4317 (grpc) or https://collector.example:4318 (http, which adds
+    /// /v1/logs and the like); `none`: nowhere. The unit of systemd that is shipped lets the agent reach this host only:
+    /// IPAddressAllow of a drop-in opens it for others.
+    #[arg(value_name = "URL")]
+    endpoint: Maybe<Endpoint> = "none", "otlp-endpoint", "SEPTWATCH_OTLP_ENDPOINT";
+    /// How it is spoken to: `grpc`, or `http` with protobuf.
+    #[arg(value_name = "grpc|http")]
+    protocol: Protocol = "grpc", "otlp-protocol", "SEPTWATCH_OTLP_PROTOCOL";
+    /// Certificate authorities in PEM that the collector's certificate must be of; `none`: those that this host trusts.
+    #[arg(value_name = "FILE")]
+    ca: Maybe<PathBuf> = "none", "otlp-ca", "SEPTWATCH_OTLP_CA";
+    /// File with headers of every request, such as `authorization: Bearer TOKEN`, one a line; nobody else may read it. To
+    /// other hosts they go by https only.
+    #[arg(value_name = "FILE")]
+    headers_file: Maybe<PathBuf> = "none", "otlp-headers-file", "SEPTWATCH_OTLP_HEADERS_FILE";
+    /// How often metrics are sent.
+    #[arg(value_name = "TIME")]
+    interval: Time = "60s", "otlp-interval", "SEPTWATCH_OTLP_INTERVAL";
+    /// How long a request may take; after that, and where the collector says so, it is sent again.
+    #[arg(value_name = "TIME")]
+    timeout: Time = "10s", "otlp-timeout", "SEPTWATCH_OTLP_TIMEOUT";
+    /// Violations that may wait for the collector, as log records and again as traces; further ones are lost there, and
+    /// counted.
+    #[arg(value_name = "N")]
+    queue: u32 = "8192", "otlp-queue", "SEPTWATCH_OTLP_QUEUE";
+});
+
 section!("privileges", Privileges, PrivilegesGiven: "What the agent may do once everything is attached." {
     /// Give up what is no longer needed: capabilities (`septwatch agent --privileges` lists them), new privileges, system
     /// calls that change mounts, modules or the clock, and loading further programs.
@@ -219,6 +250,9 @@ pub struct Given {
     /// See [`JournalSettings`].
     #[command(flatten)]
     pub journal: JournalGiven,
+    /// See [`OtlpSettings`].
+    #[command(flatten)]
+    pub otlp: OtlpGiven,
     /// See [`Privileges`].
     #[command(flatten)]
     pub privileges: PrivilegesGiven,
@@ -237,6 +271,8 @@ pub struct Settings {
     pub events: EventsSettings,
     /// See [`JournalSettings`].
     pub journal: JournalSettings,
+    /// See [`OtlpSettings`].
+    pub otlp: OtlpSettings,
     /// See [`Privileges`].
     pub privileges: Privileges,
 }
@@ -263,6 +299,7 @@ impl Settings {
             metrics: given.metrics.or(of_file.metrics).settled()?,
             events: given.events.or(of_file.events).settled()?,
             journal: given.journal.or(of_file.journal).settled()?,
+            otlp: given.otlp.or(of_file.otlp).settled()?,
             privileges: given.privileges.or(of_file.privileges).settled()?,
         })
     }
@@ -278,6 +315,7 @@ impl Settings {
         self.metrics.print(&mut text);
         self.events.print(&mut text);
         self.journal.print(&mut text);
+        self.otlp.print(&mut text);
         self.privileges.print(&mut text);
         text
     }

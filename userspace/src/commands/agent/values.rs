@@ -1,6 +1,6 @@
 //! Values of settings, as text in flags and environment, and as text or numbers in the configuration file.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, time::Duration};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
@@ -62,6 +62,34 @@ impl Serialize for Size {
         match unit.into_iter().find(|(unit, _)| self.0.is_multiple_of(*unit)) {
             Some((unit, letter)) => serializer.collect_str(&format_args!("{}{letter}", self.0 / unit)),
             None => serializer.serialize_u64(self.0),
+        }
+    }
+}
+
+/// A span of time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Time(pub Duration);
+
+impl FromStr for Time {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        watching::span(text).map(Self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Time {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        TextOrNumber::deserialize(deserializer)?.parse()
+    }
+}
+
+impl Serialize for Time {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let ms = self.0.as_millis();
+        match ms.is_multiple_of(1_000) {
+            true => serializer.collect_str(&format_args!("{}s", ms / 1_000)),
+            false => serializer.collect_str(&format_args!("{ms}ms")),
         }
     }
 }
