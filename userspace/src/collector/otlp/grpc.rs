@@ -1,6 +1,6 @@
 //! OTLP over gRPC. <https://opentelemetry.io/docs/specs/otlp/#otlpgrpc>
 
-use std::{error::Error as _, io, time::Duration};
+use std::{error::Error, io, time::Duration};
 
 use tokio::runtime::{self, Runtime};
 use tonic::{
@@ -31,10 +31,7 @@ impl Grpc {
     /// # Errors
     /// The URL or the certificates cannot be used, or there are no more descriptors.
     pub fn new(config: &Config, secrets: Secrets) -> Result<Self, OtlpError> {
-        let wrong = |error: tonic::transport::Error| {
-            let why = error.source().map_or_else(|| error.to_string(), ToString::to_string);
-            OtlpError::Transport(why)
-        };
+        let wrong = |error: tonic::transport::Error| OtlpError::Transport(innermost(&error));
         let mut transport = Transport::from_shared(config.endpoint.to_string()).map_err(wrong)?;
         transport =
             transport.connect_timeout(config.timeout).user_agent(super::sender::AGENT).map_err(wrong)?;
@@ -88,7 +85,7 @@ fn undelivered(status: &Status) -> Undelivered {
     // What the other side did not say has a source: it broke off, or spoke something else.
     let broke_off = status.code() == Code::Unknown && status.source().is_some();
     let why = match status.source() {
-        Some(_) => told(status),
+        Some(source) => told(&innermost(source)),
         None => told(&format_args!("answered {:?}: {}", status.code(), status.message())),
     };
     let again = match status.code() {
@@ -105,6 +102,14 @@ fn undelivered(status: &Status) -> Undelivered {
         true => Undelivered::Later { why, after },
         false => Undelivered::Lost { messages: usize::MAX, why },
     }
+}
+
+/// What all others only hand on: a transport tells its reasons in layers.
+fn innermost(mut error: &(dyn Error + 'static)) -> String {
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
 }
 
 #[cfg(test)]
