@@ -1,6 +1,7 @@
 //! `septwatch agent`: as a service, and with the real programs that others watch it by.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "inside of a test, a panic is its failure")]
 
+mod otlp;
 mod prometheus;
 mod servers;
 mod service;

@@ -133,6 +133,7 @@ def take(signal, request, headers):
                 {
                     "signal": signal,
                     "how": how["answer"],
+                    "rejected": how.get("rejected", 0),
                     "headers": headers,
                     "resource": attributes(resource.resource.attributes),
                     "schema": [resource.schema_url, scope.schema_url],
