@@ -69,7 +69,8 @@ impl Agent {
         ["events_total", "delivered_events_total", "lost_events_total", "waiting_events"].map(|what| {
             let series = format!("septwatch_output_{what}{{output=\"{output}\"}} ");
             let line = text.lines().find_map(|line| line.strip_prefix(&series));
-            line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {series}: {text}"))
+            let value = line.and_then(|value| value.parse::<f64>().ok());
+            value.unwrap_or_else(|| panic!("no {series}: {text}")) as u64
         })
     }
 }
