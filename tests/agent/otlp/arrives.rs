@@ -107,6 +107,23 @@ fn is_traced(violation: &Value, spans: &[Value]) {
     }
 }
 
+/// Links lead to an earlier violation of the same frame; how many there are.
+fn links(collector: &Collector, logs: &BTreeMap<String, Value>) -> usize {
+    let by_trace: BTreeMap<_, _> = logs.values().map(|log| (log["trace"].to_string(), log)).collect();
+    let mut count = 0;
+    for span in collector.taken("traces") {
+        for link in span["links"].as_array().unwrap() {
+            let (from, to) = (by_trace[&span["trace"].to_string()], by_trace[&link["trace"].to_string()]);
+            for same in ["septwatch.td", "septwatch.pfn"] {
+                assert_eq!(from["attributes"][same], to["attributes"][same], "{span}");
+            }
+            assert!(link["span"] == to["span"] && to["time"].as_u64() <= from["time"].as_u64(), "{span}");
+            count += 1;
+        }
+    }
+    count
+}
+
 /// Every request says who sends it.
 fn says_who(request: &Value) {
     let resource = &request["resource"];
@@ -206,6 +223,7 @@ fn everything_that_is_promised_arrives_as_it_is_printed() {
             assert!(spans.iter().any(|span| span["span"] == log["span"]), "the record is of no span: {log}");
         }
         assert!(traces.is_empty(), "traces of nothing: {traces:?}");
+        assert!(links(&collector, &logs) > 0, "a freed page's zap failed before, and is linked");
         for signal in ["logs", "traces", "metrics"] {
             collector.requests(signal).iter().for_each(says_who);
         }

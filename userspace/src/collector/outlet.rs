@@ -1,83 +1,25 @@
 //! The way from detection to an output: a bounded queue that nobody ever waits at, and exact counts of what went where.
 
+mod counts;
+#[cfg(test)]
+mod tests;
+
 use std::{
     io,
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        Arc,
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
+pub use counts::{Counted, Counts};
+
 use super::{
     message::Message,
     pause::{BackOff, Ending},
 };
-
-/// What became of what an output was given: offered = delivered + lost + those that wait.
-#[derive(Debug, Default)]
-pub struct Counts {
-    offered: AtomicU64,
-    delivered: AtomicU64,
-    lost: AtomicU64,
-    trouble: Mutex<Option<String>>,
-}
-
-/// [`Counts`] at one moment.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counted {
-    /// Messages that the output was given.
-    pub offered: u64,
-    /// Of them, those that it passed on.
-    pub delivered: u64,
-    /// Of them, those that it will never pass on.
-    pub lost: u64,
-    /// Why it last failed to; none since it last succeeded.
-    pub trouble: Option<String>,
-}
-
-impl Counted {
-    /// Messages that wait for their turn.
-    pub const fn waiting(&self) -> u64 {
-        self.offered.saturating_sub(self.delivered).saturating_sub(self.lost)
-    }
-}
-
-impl Counts {
-    /// What was counted so far.
-    pub fn counted(&self) -> Counted {
-        // Offered last: what is counted as delivered was offered before.
-        let (delivered, lost) = (self.delivered.load(Ordering::Acquire), self.lost.load(Ordering::Acquire));
-        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Counted { offered: self.offered.load(Ordering::Acquire), delivered, lost, trouble }
-    }
-
-    fn offered(&self) {
-        self.offered.fetch_add(1, Ordering::Release);
-    }
-
-    /// So many were passed on.
-    fn delivered(&self, messages: u64) {
-        self.delivered.fetch_add(messages, Ordering::Release);
-        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
-    }
-
-    /// So many more are lost; true if that is news.
-    fn lost(&self, messages: u64, why: &str) -> bool {
-        self.lost.fetch_add(messages, Ordering::Release);
-        self.troubled(why)
-    }
-
-    /// It does not get on; true if that is news.
-    fn troubled(&self, why: &str) -> bool {
-        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_news = trouble.is_none();
-        *trouble = Some(why.to_owned());
-        is_news
-    }
-}
 
 /// Where an output's messages go in the end.
 pub trait Peer: Send {
@@ -296,7 +238,7 @@ impl<B: Batches> Work<B> {
     /// Passes messages on, or loses them; or says why they must be tried again, and when.
     fn pass(&mut self, batch: &[Arc<Message>], told: &mut u64) -> Result<(), (String, Option<Duration>)> {
         let all = batch.len();
-        let lost = self.counts.lost.load(Ordering::Acquire);
+        let lost = self.counts.lost_so_far();
         // Nobody will be there for another try.
         let is_last = self.ending.is_told();
         let (messages, why) = match self.peer.deliver(batch, lost - *told) {
@@ -309,68 +251,11 @@ impl<B: Batches> Work<B> {
             Err(Undelivered::Later { why, .. }) => (all, why),
             Err(Undelivered::Lost { messages, why }) => (messages.min(all), why),
         };
-        // What was passed on is no end of trouble: some of it is lost.
-        self.counts.delivered.fetch_add((all - messages) as u64, Ordering::Release);
+        self.counts.delivered_beside_lost((all - messages) as u64);
         if messages < all {
             *told = lost;
         }
         failed(self.name, &self.counts, messages as u64, &why);
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
-    use std::sync::mpsc;
-
-    use super::*;
-    use crate::collector::message::tests::message;
-
-    struct Slow(mpsc::Receiver<bool>);
-
-    impl Peer for Slow {
-        fn deliver(&mut self, _: &Message, _: u64) -> io::Result<()> {
-            match self.0.recv() {
-                Ok(true) => Ok(()),
-                _ => Err(io::Error::other("refused")),
-            }
-        }
-    }
-
-    #[test]
-    fn nobody_waits_and_everything_is_counted() {
-        let (go, gate) = mpsc::channel();
-        let mut outlet = Outlet::begin("slow", 2, Slow(gate)).unwrap();
-        let begun = Instant::now();
-        for _ in 0..10_000 {
-            outlet.offer(&message(1));
-        }
-        assert!(begun.elapsed() < Duration::from_secs(5));
-        let counted = outlet.counts().counted();
-        assert_eq!((counted.offered, counted.delivered), (10_000, 0));
-        // Two wait in the queue, and at most one in the peer's hands.
-        assert!((2..=3).contains(&counted.waiting()), "{counted:?}");
-        assert_eq!(counted.trouble.as_deref(), Some("its queue is full"));
-        let waiting = counted.waiting();
-        go.send(true).unwrap();
-        (1..waiting).for_each(|_| go.send(false).unwrap());
-        outlet.end(Duration::from_secs(20));
-        let after = outlet.counts().counted();
-        assert_eq!((after.delivered, after.waiting()), (1, 0));
-        assert_eq!(after.lost, 9_999);
-        assert_eq!(after.trouble.as_deref(), Some("refused"));
-    }
-
-    #[test]
-    fn a_peer_that_hangs_does_not_hold_up_the_end() {
-        let (go, gate) = mpsc::channel::<bool>();
-        let mut outlet = Outlet::begin("hung", 8, Slow(gate)).unwrap();
-        outlet.offer(&message(1));
-        let begun = Instant::now();
-        outlet.end(Duration::from_millis(50));
-        assert!(begun.elapsed() < Duration::from_secs(5));
-        assert_eq!(outlet.counts().counted().waiting(), 1);
-        drop(go);
     }
 }
