@@ -4,6 +4,7 @@
 mod bus;
 mod container;
 mod kubernetes;
+mod otlp;
 mod package;
 mod prometheus;
 mod servers;

@@ -1,5 +1,6 @@
 //! septwatch: a ledger of the physical pages that a host lends to the Intel TDX module.
 
+pub mod authorities;
 pub mod collector;
 pub mod commands;
 pub mod confine;

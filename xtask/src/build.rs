@@ -10,14 +10,30 @@ use anyhow::{Context as _, Result, bail};
 use crate::step::seconds;
 use crate::{run, setup};
 
-/// Builds the release binary and returns its path.
+/// What is tested beside what is shipped: features of septwatch, as cargo has them for a workspace.
+pub const TESTED: [&str; 2] = ["--features", "septwatch/otlp"];
+
+/// Builds the release binary as it is shipped and returns its path.
 ///
 /// # Errors
 /// The build fails; cargo has shown why.
 pub fn septwatch() -> Result<PathBuf> {
+    build(&[])
+}
+
+/// Builds the release binary with all that is tested and returns its path, which is the same.
+///
+/// # Errors
+/// The build fails; cargo has shown why.
+pub fn tested() -> Result<PathBuf> {
+    build(&TESTED)
+}
+
+fn build(features: &[&str]) -> Result<PathBuf> {
     let start = Instant::now();
     let mut cargo = setup::cargo()?;
     cargo.args(["build", "--locked", "--release", "--package", "septwatch", "--bin", "septwatch"]);
+    cargo.args(features);
     // The messages name the executable, wherever the person's cargo configuration lets targets go.
     cargo.arg("--message-format=json-render-diagnostics").stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = cargo.spawn().with_context(|| format!("cannot run `{}`", run::line(&cargo)))?;

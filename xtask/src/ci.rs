@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::Result;
 
 use crate::step::seconds;
-use crate::{audit, run, setup, test};
+use crate::{audit, build, run, setup, test};
 
 /// A part: its name, and what it does.
 type Part = (&'static str, fn() -> Result<()>);
@@ -63,9 +63,11 @@ fn format() -> Result<()> {
 }
 
 fn lints() -> Result<()> {
+    let whole = ["--all-targets", "--", "-D", "warnings"];
     let mut cargo = setup::cargo()?;
-    cargo.args(["clippy", "--locked"]).args(HOST_CRATES).args(["--all-targets", "--", "-D", "warnings"]);
-    run::shown(&mut cargo)
+    run::shown(cargo.args(["clippy", "--locked"]).args(HOST_CRATES).args(whole))?;
+    let mut cargo = setup::cargo()?;
+    run::shown(cargo.args(["clippy", "--locked", "--package", "septwatch"]).args(build::TESTED).args(whole))
 }
 
 fn bpf_lints() -> Result<()> {
@@ -87,6 +89,6 @@ fn docs() -> Result<()> {
     // Module headers are written for those who work on septwatch: private items are documented, and may be linked.
     cargo.env("RUSTDOCFLAGS", "-D warnings -A rustdoc::private_intra_doc_links");
     cargo.args(["doc", "--locked", "--no-deps", "--document-private-items"]);
-    cargo.args(HOST_CRATES);
+    cargo.args(HOST_CRATES).args(build::TESTED);
     run::shown(&mut cargo)
 }

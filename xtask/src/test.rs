@@ -85,7 +85,9 @@ impl Floor {
     fn run(self, septwatch: &Path, kernels: Kernels) -> Result<Count> {
         match self {
             Self::Anywhere => {
-                let packages = ["--workspace", "--exclude", "septwatch-ebpf", "--exclude", "septwatch-tests"];
+                let mut packages =
+                    vec!["--workspace", "--exclude", "septwatch-ebpf", "--exclude", "septwatch-tests"];
+                packages.extend(build::TESTED);
                 Self::cargo_test(septwatch, &packages, &[], &[])
             }
             // One after the other: there is one ledger on a host, and one lock on it.
@@ -168,7 +170,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
 pub fn floors(options: &Options) -> Result<Count> {
     setup::for_building()?;
     let mut total = Count::default();
-    let septwatch = match build::septwatch() {
+    let septwatch = match build::tested() {
         Ok(septwatch) => septwatch,
         Err(error) => {
             total.failed.push(format!("the build of the binary: {error:#}"));

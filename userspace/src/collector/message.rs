@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use septwatch_common::wire::Header;
 use serde_json::{Value, json};
 
 use crate::{
@@ -22,6 +23,8 @@ pub struct Message {
     pub topic: &'static str,
     /// The violation.
     pub verdict: Option<Verdict>,
+    /// How the record begins; none for a step of the policy, which is no record.
+    pub header: Option<Header>,
     /// When, in ns since 1970, UTC.
     pub wall_ns: u64,
     /// The object that `septwatch watch --json` prints for it, with `wall_ns`, as text without a line break.
@@ -66,10 +69,13 @@ impl Messages {
             Event::Vm(_) => "vm",
             Event::Violation(_) => "violation",
         };
-        let header = event.header();
+        let header = *event.header();
         let number = Number::Record { cpu: header.cpu, seq: header.seq };
         let verdict = found.map(|(verdict, _)| verdict.clone());
-        Some(self.message(number, topic, verdict, object, header.time_ns))
+        Some(Arc::new(Message {
+            header: Some(header),
+            ..self.message(number, topic, verdict, object, header.time_ns)
+        }))
     }
 
     /// Of a step of the policy.
@@ -79,7 +85,7 @@ impl Messages {
         self.steps += 1;
         let mut object = json!(step);
         object["type"] = TOPIC.into();
-        self.message(number, TOPIC, None, object, step.done_ns.unwrap_or(step.asked_ns))
+        Arc::new(self.message(number, TOPIC, None, object, step.done_ns.unwrap_or(step.asked_ns)))
     }
 
     fn message(
@@ -89,10 +95,10 @@ impl Messages {
         verdict: Option<Verdict>,
         mut object: Value,
         time_ns: u64,
-    ) -> Arc<Message> {
+    ) -> Message {
         let wall_ns = self.clock.realtime_of(time_ns);
         object["wall_ns"] = wall_ns.into();
-        Arc::new(Message { number, topic, verdict, wall_ns, line: object.to_string() })
+        Message { number, topic, verdict, header: None, wall_ns, line: object.to_string() }
     }
 }
 

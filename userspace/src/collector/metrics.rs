@@ -8,6 +8,8 @@
 mod classic;
 mod clients;
 mod exposition;
+pub mod families;
+mod list;
 mod process;
 
 use std::{fmt, sync::Arc};
@@ -22,6 +24,7 @@ use septwatch_common::{Leaf, Life, PageKind, Violation, config::HOOKED};
 use super::snapshot::{FRAME, Shared, Snapshot};
 use crate::hooks::table::HookSpec;
 use exposition::Exposition;
+use families::Families;
 
 /// What a scraper asks for that knows OpenMetrics.
 const OPEN: &str = "application/openmetrics-text";
@@ -76,31 +79,33 @@ struct Host {
 
 impl Collector for Host {
     fn encode(&self, encoder: DescriptorEncoder) -> fmt::Result {
-        let mut to = Exposition::new(encoder);
-        let About { kernel, tdx_module, source } = &self.about;
-        let module = tdx_module.as_deref().unwrap_or("");
-        let version = env!("CARGO_PKG_VERSION");
-        to.info(
-            "septwatch_build",
-            "This agent, the kernel and the TDX module that it watches",
-            &[("version", version), ("kernel", kernel), ("tdx_module", module), ("source", source)],
-        )?;
-        process::encode(&mut to)?;
-        outputs(&mut to, &self.shared)?;
-        if let Some(counted) = self.shared.clients() {
-            clients::encode(&mut to, counted)?;
-        }
-        let newest = self.shared.newest();
-        let age = newest.as_ref().map_or(f64::INFINITY, |(age, _)| age.as_secs_f64());
-        to.seconds(
-            "septwatch_snapshot_age",
-            "Since the watching thread last put down how the host stands",
-            age,
-        )?;
-        match newest {
-            Some((_, snapshot)) => host(&mut to, &snapshot),
-            None => Ok(()),
-        }
+        all(&mut Exposition::new(encoder), &self.shared, &self.about)
+    }
+}
+
+/// Writes all families.
+///
+/// # Errors
+/// They cannot be written.
+pub fn all(to: &mut impl Families, shared: &Shared, about: &About) -> fmt::Result {
+    let About { kernel, tdx_module, source } = about;
+    let module = tdx_module.as_deref().unwrap_or("");
+    let version = env!("CARGO_PKG_VERSION");
+    to.info(
+        list::BUILD,
+        &[("version", version), ("kernel", kernel), ("tdx_module", module), ("source", source)],
+    )?;
+    process::encode(to)?;
+    outputs(to, shared)?;
+    if let Some(counted) = shared.clients() {
+        clients::encode(to, counted)?;
+    }
+    let newest = shared.newest();
+    let age = newest.as_ref().map_or(f64::INFINITY, |(age, _)| age.as_secs_f64());
+    to.gauge(list::SNAPSHOT_AGE, age)?;
+    match newest {
+        Some((_, snapshot)) => host(to, &snapshot),
+        None => Ok(()),
     }
 }
 
@@ -109,72 +114,52 @@ fn flag(is_so: bool) -> f64 {
     u8::from(is_so).into()
 }
 
-fn outputs(to: &mut Exposition<'_>, shared: &Shared) -> fmt::Result {
+fn outputs(to: &mut impl Families, shared: &Shared) -> fmt::Result {
     let outputs: Vec<_> =
         shared.outputs().into_iter().map(|(name, counts)| (name, counts.counted())).collect();
-    let mut each = |name, help, figure: fn(&super::outlet::Counted) -> u64| {
-        to.counters(
-            name,
-            help,
-            outputs.iter().map(|(output, counted)| ([("output", *output)], figure(counted))),
-        )
+    let mut each = |family, figure: fn(&super::outlet::Counted) -> u64| {
+        to.counters(family, outputs.iter().map(|(output, counted)| ([("output", *output)], figure(counted))))
     };
-    each("septwatch_output_events", "Events that an output was given", |counted| counted.offered)?;
-    each("septwatch_output_delivered_events", "Events that an output passed on", |counted| {
-        counted.delivered
-    })?;
-    each("septwatch_output_lost_events", "Events that an output will never pass on", |counted| counted.lost)?;
+    each(list::OUTPUT_EVENTS, |counted| counted.offered)?;
+    each(list::OUTPUT_DELIVERED_EVENTS, |counted| counted.delivered)?;
+    each(list::OUTPUT_LOST_EVENTS, |counted| counted.lost)?;
     to.gauges(
-        "septwatch_output_waiting_events",
-        "Events that wait at an output",
+        list::OUTPUT_WAITING_EVENTS,
         outputs.iter().map(|(output, counted)| ([("output", *output)], counted.waiting() as f64)),
     )?;
     to.gauges(
-        "septwatch_output_failing",
-        "1: the last event that an output was given was lost",
+        list::OUTPUT_FAILING,
         outputs.iter().map(|(output, counted)| ([("output", *output)], flag(counted.trouble.is_some()))),
     )
 }
 
-fn host(to: &mut Exposition<'_>, snapshot: &Snapshot) -> fmt::Result {
+fn host(to: &mut impl Families, snapshot: &Snapshot) -> fmt::Result {
     hooks(to, snapshot)?;
     counted(to, snapshot)?;
     tds(to, snapshot)?;
     to.histograms(
-        "septwatch_window",
-        "How long things stayed wrong, by where the span begins and ends",
+        list::WINDOW,
         snapshot.windows.iter().map(|(span, buckets)| ([("span", span.name())], buckets)),
     )?;
     to.histograms(
-        "septwatch_seamcall_duration",
-        "From the entry of the kernel's function around a SEAMCALL to its return",
+        list::SEAMCALL_DURATION,
         snapshot.latencies.iter().map(|(leaf, buckets)| ([("leaf", leaf.name())], buckets)),
     )?;
     let Some(policy) = &snapshot.policy else { return Ok(()) };
     let labels = [("policy", policy.name.as_str())];
-    to.gauges(
-        "septwatch_policy_armed",
-        "1: the policy acts; 0: it only says what it would do",
-        [(labels, flag(policy.armed))],
-    )?;
-    to.gauges(
-        "septwatch_policy_gaps",
-        "Reactions of the policy that this host cannot carry out",
-        [(labels, policy.gaps as f64)],
-    )?;
+    to.gauges(list::POLICY_ARMED, [(labels, flag(policy.armed))])?;
+    to.gauges(list::POLICY_GAPS, [(labels, policy.gaps as f64)])?;
     to.counters(
-        "septwatch_reactions",
-        "Steps of the policy since the agent began, by permit (do, dry, refused) and result",
+        list::REACTIONS,
         policy.steps.iter().map(|((reaction, permit, result), count)| {
             ([("reaction", *reaction), ("permit", *permit), ("result", *result)], *count)
         }),
     )
 }
 
-fn hooks(to: &mut Exposition<'_>, snapshot: &Snapshot) -> fmt::Result {
+fn hooks(to: &mut impl Families, snapshot: &Snapshot) -> fmt::Result {
     to.gauges(
-        "septwatch_hook_attached",
-        "1: the hook is attached; 0: this kernel has none, and what it detects is not detected",
+        list::HOOK_ATTACHED,
         snapshot.hooks.iter().map(|hook| {
             let need = if HookSpec::is_required(&hook.name) { "required" } else { "optional" };
             ([("hook", hook.name.as_str()), ("need", need)], flag(hook.missing.is_none()))
@@ -182,31 +167,21 @@ fn hooks(to: &mut Exposition<'_>, snapshot: &Snapshot) -> fmt::Result {
     )
 }
 
-fn counted(to: &mut Exposition<'_>, snapshot: &Snapshot) -> fmt::Result {
+fn counted(to: &mut impl Families, snapshot: &Snapshot) -> fmt::Result {
     let Some(standing) = &snapshot.standing else { return Ok(()) };
     let counters = &standing.counters;
     to.counters(
-        "septwatch_violations",
-        "Violations since the ledger began",
+        list::VIOLATIONS,
         Violation::ALL
             .iter()
             .zip(counters.violations)
             .map(|(kind, count)| ([("violation", kind.name())], count)),
     )?;
-    to.counter(
-        "septwatch_suspect_violations",
-        "Violations since the agent began whose verdict is suspect",
-        snapshot.suspect,
-    )?;
-    to.seconds(
-        "septwatch_last_violation_timestamp",
-        "When the last violation was, since 1970; 0: none since the agent began",
-        snapshot.last_violation_ns as f64 / 1e9,
-    )?;
+    to.counter(list::SUSPECT_VIOLATIONS, snapshot.suspect)?;
+    to.gauge(list::LAST_VIOLATION_TIMESTAMP, snapshot.last_violation_ns as f64 / 1e9)?;
     let leaves = Leaf::ALL.iter().filter(|leaf| HOOKED.contains(leaf));
     to.counters(
-        "septwatch_seamcalls",
-        "SEAMCALLs that returned, by leaf and answer (BUSY is TDX_OPERAND_BUSY)",
+        list::SEAMCALLS,
         leaves.flat_map(|leaf| {
             let answers = counters.calls[*leaf as usize];
             let outcomes = [("ok", answers.ok), ("busy", answers.busy), ("error", answers.error)];
@@ -214,79 +189,37 @@ fn counted(to: &mut Exposition<'_>, snapshot: &Snapshot) -> fmt::Result {
         }),
     )?;
     let streams = [("vital", standing.vital), ("pages", standing.pages)];
+    to.counters(list::RECORDS, streams.map(|(stream, balance)| ([("stream", stream)], balance.produced)))?;
     to.counters(
-        "septwatch_records",
-        "Records that the programs in the kernel numbered, since the ledger began",
-        streams.map(|(stream, balance)| ([("stream", stream)], balance.produced)),
-    )?;
-    to.counters(
-        "septwatch_received_records",
-        "Records that arrived at this agent or one before it",
+        list::RECEIVED_RECORDS,
         streams.map(|(stream, balance)| ([("stream", stream)], balance.received + balance.earlier)),
     )?;
-    to.counters(
-        "septwatch_lost_records",
-        "Records that found the ring buffer full",
-        streams.map(|(stream, balance)| ([("stream", stream)], balance.lost)),
-    )?;
-    to.counter(
-        "septwatch_missed_releases",
-        "Runs at the page allocator's tracepoints that the kernel's recursion guard dropped",
-        standing.missed_releases,
-    )?;
-    to.counter(
-        "septwatch_frames_outside_ledger",
-        "Lent frames that found no room in the ledger",
-        counters.outside,
-    )?;
-    to.counter("septwatch_unread_seamcalls", "SEAMCALLs whose arguments could not be read", counters.unread)
+    to.counters(list::LOST_RECORDS, streams.map(|(stream, balance)| ([("stream", stream)], balance.lost)))?;
+    to.counter(list::MISSED_RELEASES, standing.missed_releases)?;
+    to.counter(list::FRAMES_OUTSIDE_LEDGER, counters.outside)?;
+    to.counter(list::UNREAD_SEAMCALLS, counters.unread)
 }
 
-fn tds(to: &mut Exposition<'_>, snapshot: &Snapshot) -> fmt::Result {
+fn tds(to: &mut impl Families, snapshot: &Snapshot) -> fmt::Result {
     let lives = [Life::Created, Life::Initialized, Life::Finalized, Life::KeyFreed];
     to.gauges(
-        "septwatch_tds",
-        "TDs that are there, by how far their lives have come",
+        list::TDS,
         lives.map(|life| ([("life", life.name())], snapshot.tds.get(&life).copied().unwrap_or(0) as f64)),
     )?;
-    to.counter("septwatch_tds_seen", "TDs that were seen since the agent began", snapshot.tds_seen)?;
+    to.counter(list::TDS_SEEN, snapshot.tds_seen)?;
     let kinds =
         [PageKind::Leaf, PageKind::Sept, PageKind::Tdr, PageKind::Tdcs, PageKind::Tdvpr, PageKind::Tdcx];
-    to.bytes(
-        "septwatch_lent",
-        "Memory that is lent to the TDX module, by what the page is",
-        kinds.map(|kind| ([("kind", kind.name())], snapshot.lent[kind as usize] * FRAME)),
-    )?;
+    to.bytes(list::LENT, kinds.map(|kind| ([("kind", kind.name())], snapshot.lent[kind as usize] * FRAME)))?;
     let (held, held_tds) = snapshot.held;
-    to.bytes::<0, _>(
-        "septwatch_held",
-        "Memory that a policy keeps from being given back",
-        [([], held * FRAME)],
-    )?;
-    to.gauges::<0, _>("septwatch_held_tds", "TDs whose memory a policy holds", [([], held_tds as f64)])?;
+    to.gauge(list::HELD, (held * FRAME) as f64)?;
+    to.gauge(list::HELD_TDS, held_tds as f64)?;
     let rows: Vec<_> = snapshot.rows.iter().map(|row| (row.td.to_string(), row)).collect();
     let label = |at: usize| [("td", rows[at].0.as_str()), ("comm", rows[at].1.comm.as_str())];
     let all = || 0..rows.len();
-    to.bytes(
-        "septwatch_td_lent",
-        "Memory that is lent to a TD; of the TDs with the most, and of those with violations",
-        all().map(|at| (label(at), rows[at].1.lent * FRAME)),
-    )?;
-    to.bytes(
-        "septwatch_td_held",
-        "Memory of a TD that a policy keeps from being given back",
-        all().map(|at| (label(at), rows[at].1.held * FRAME)),
-    )?;
-    to.counters(
-        "septwatch_td_violations",
-        "Violations of a TD since the agent began",
-        all().map(|at| (label(at), rows[at].1.violations)),
-    )?;
-    to.gauges(
-        "septwatch_td_suspect",
-        "1: verdicts about this TD are suspect",
-        all().map(|at| (label(at), flag(rows[at].1.suspect))),
-    )
+    to.bytes(list::TD_LENT, all().map(|at| (label(at), rows[at].1.lent * FRAME)))?;
+    to.bytes(list::TD_HELD, all().map(|at| (label(at), rows[at].1.held * FRAME)))?;
+    to.counters(list::TD_VIOLATIONS, all().map(|at| (label(at), rows[at].1.violations)))?;
+    to.gauges(list::TD_SUSPECT, all().map(|at| (label(at), flag(rows[at].1.suspect))))
 }
 
 #[cfg(test)]

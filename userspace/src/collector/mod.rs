@@ -9,5 +9,7 @@ pub mod journal;
 pub mod jsonl;
 pub mod message;
 pub mod metrics;
+pub mod otlp;
 pub mod outlet;
+pub mod pause;
 pub mod snapshot;

@@ -1,79 +1,25 @@
 //! The way from detection to an output: a bounded queue that nobody ever waits at, and exact counts of what went where.
 
+mod counts;
+#[cfg(test)]
+mod tests;
+
 use std::{
     io,
     sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        Arc,
         mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
-use super::message::Message;
+pub use counts::{Counted, Counts};
 
-/// What became of what an output was given: offered = delivered + lost + those that wait.
-#[derive(Debug, Default)]
-pub struct Counts {
-    offered: AtomicU64,
-    delivered: AtomicU64,
-    lost: AtomicU64,
-    trouble: Mutex<Option<String>>,
-}
-
-/// [`Counts`] at one moment.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counted {
-    /// Messages that the output was given.
-    pub offered: u64,
-    /// Of them, those that it passed on.
-    pub delivered: u64,
-    /// Of them, those that it will never pass on.
-    pub lost: u64,
-    /// Why it last failed to; none since it last succeeded.
-    pub trouble: Option<String>,
-}
-
-impl Counted {
-    /// Messages that wait for their turn.
-    pub const fn waiting(&self) -> u64 {
-        self.offered.saturating_sub(self.delivered).saturating_sub(self.lost)
-    }
-}
-
-impl Counts {
-    /// What was counted so far.
-    pub fn counted(&self) -> Counted {
-        // Offered last: what is counted as delivered was offered before.
-        let (delivered, lost) = (self.delivered.load(Ordering::Acquire), self.lost.load(Ordering::Acquire));
-        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        Counted { offered: self.offered.load(Ordering::Acquire), delivered, lost, trouble }
-    }
-
-    pub(super) fn offered(&self, messages: u64) {
-        self.offered.fetch_add(messages, Ordering::Release);
-    }
-
-    pub(super) fn delivered(&self) {
-        self.delivered.fetch_add(1, Ordering::Release);
-        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
-    }
-
-    /// One more is lost; true if that is news.
-    pub(super) fn lost(&self, why: &str) -> bool {
-        self.lost.fetch_add(1, Ordering::Release);
-        self.trouble(why)
-    }
-
-    /// Nothing can be passed on now; true if that is news.
-    pub(super) fn trouble(&self, why: &str) -> bool {
-        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_news = trouble.is_none();
-        *trouble = Some(why.to_owned());
-        is_news
-    }
-}
+use super::{
+    message::Message,
+    pause::{BackOff, Ending},
+};
 
 /// Where an output's messages go in the end.
 pub trait Peer: Send {
@@ -85,11 +31,63 @@ pub trait Peer: Send {
     fn deliver(&mut self, message: &Message, lost: u64) -> io::Result<()>;
 }
 
+/// Why messages were not passed on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Undelivered {
+    /// So many of them are lost, the others were passed on.
+    Lost {
+        /// How many.
+        messages: usize,
+        /// Why.
+        why: String,
+    },
+    /// None was, and all of them may be later: after so long, where the other side says it.
+    Later {
+        /// Why not now.
+        why: String,
+        /// When to try again.
+        after: Option<Duration>,
+    },
+}
+
+/// Where messages go that are passed on several at a time.
+pub trait Batches: Send {
+    /// Messages that are passed on together at most.
+    const MOST: usize;
+    /// How long the first of them waits for others.
+    const WAIT: Duration;
+
+    /// Whether a message is any of its business. What is not is not offered, and not counted.
+    fn takes(_: &Message) -> bool {
+        true
+    }
+
+    /// Passes messages on; `lost` messages were lost since those before. It may take its time: nobody but this output waits.
+    ///
+    /// # Errors
+    /// It cannot, or not all of them.
+    fn deliver(&mut self, messages: &[Arc<Message>], lost: u64) -> Result<(), Undelivered>;
+}
+
+impl<P: Peer> Batches for P {
+    const MOST: usize = 1;
+    const WAIT: Duration = Duration::ZERO;
+
+    fn deliver(&mut self, messages: &[Arc<Message>], lost: u64) -> Result<(), Undelivered> {
+        let mut each = messages.iter().map(|message| Peer::deliver(self, message, lost));
+        each.try_for_each(|done| {
+            done.map_err(|error| Undelivered::Lost { messages: 1, why: error.to_string() })
+        })
+    }
+}
+
 /// An output at work, on a thread of its own.
 #[derive(Debug)]
 pub struct Outlet {
     name: &'static str,
     counts: Arc<Counts>,
+    takes: fn(&Message) -> bool,
+    ending: Arc<Ending>,
     sender: Option<SyncSender<Arc<Message>>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -99,14 +97,50 @@ impl Outlet {
     ///
     /// # Errors
     /// No more threads.
-    pub fn begin(name: &'static str, room: usize, peer: impl Peer + 'static) -> io::Result<Self> {
+    pub fn begin<B: Batches + 'static>(name: &'static str, room: usize, peer: B) -> io::Result<Self> {
         let (sender, receiver) = sync_channel(room);
-        let counts = Arc::new(Counts::default());
-        let thread = thread::Builder::new().name(format!("septwatch-{name}")).spawn({
-            let counts = Arc::clone(&counts);
-            move || deliver(name, &receiver, &counts, peer)
-        })?;
-        Ok(Self { name, counts, sender: Some(sender), thread: Some(thread) })
+        let (counts, ending) = (Arc::new(Counts::default()), Arc::new(Ending::default()));
+        let work = Work { name, receiver, counts: Arc::clone(&counts), ending: Arc::clone(&ending), peer };
+        let thread =
+            thread::Builder::new().name(format!("septwatch-{name}")).spawn(move || work.deliver())?;
+        Ok(Self { name, counts, takes: B::takes, ending, sender: Some(sender), thread: Some(thread) })
+    }
+
+    /// Begins one that is given no messages, but reports how things stand every so often, and once more at its end. Each
+    /// report is counted; one that fails is not tried again, for the next tells as much.
+    ///
+    /// # Errors
+    /// No more threads.
+    pub fn every(
+        name: &'static str,
+        interval: Duration,
+        mut report: impl FnMut() -> Result<(), Undelivered> + Send + 'static,
+    ) -> io::Result<Self> {
+        let (counts, ending) = (Arc::new(Counts::default()), Arc::new(Ending::default()));
+        let work = {
+            let (counts, ending) = (Arc::clone(&counts), Arc::clone(&ending));
+            move || {
+                let mut wait = interval;
+                loop {
+                    let ends = ending.wait(wait);
+                    wait = interval;
+                    counts.offered(1);
+                    match report() {
+                        Ok(()) => counts.delivered(1),
+                        Err(Undelivered::Later { why, after }) => {
+                            wait = interval.max(BackOff::default().next(after));
+                            failed(name, &counts, 1, &why);
+                        }
+                        Err(Undelivered::Lost { why, .. }) => failed(name, &counts, 1, &why),
+                    }
+                    if ends {
+                        break;
+                    }
+                }
+            }
+        };
+        let thread = thread::Builder::new().name(format!("septwatch-{name}")).spawn(work)?;
+        Ok(Self { name, counts, takes: |_| false, ending, sender: None, thread: Some(thread) })
     }
 
     /// Its name, in metrics.
@@ -121,20 +155,27 @@ impl Outlet {
 
     /// Gives it a message, and never waits.
     pub fn offer(&self, message: &Arc<Message>) {
+        if !(self.takes)(message) {
+            return;
+        }
         self.counts.offered(1);
         let refused = match self.sender.as_ref().map(|sender| sender.try_send(Arc::clone(message))) {
             Some(Ok(())) => return,
             Some(Err(TrySendError::Full(_))) => "its queue is full",
             Some(Err(TrySendError::Disconnected(_))) | None => "it has ended",
         };
-        if self.counts.lost(refused) {
-            eprintln!("septwatch: output {}: {refused}: events are lost there, and counted", self.name);
-        }
+        failed(self.name, &self.counts, 1, refused);
+    }
+
+    /// There will be no further message: what waits is passed on, and tried only once more where that fails.
+    pub fn close(&mut self) {
+        drop(self.sender.take());
+        self.ending.tell();
     }
 
     /// Ends it: what waits is passed on within this time, or lost.
     pub fn end(&mut self, patience: Duration) {
-        drop(self.sender.take());
+        self.close();
         let begun = Instant::now();
         while self.thread.as_ref().is_some_and(|thread| !thread.is_finished()) && begun.elapsed() < patience {
             thread::sleep(Duration::from_millis(5));
@@ -151,76 +192,70 @@ impl Outlet {
     }
 }
 
-fn deliver(name: &str, receiver: &Receiver<Arc<Message>>, counts: &Counts, mut peer: impl Peer) {
-    let mut told = 0;
-    while let Ok(message) = receiver.recv() {
-        let lost = counts.lost.load(Ordering::Acquire);
-        match peer.deliver(&message, lost - told) {
-            Ok(()) => {
-                told = lost;
-                counts.delivered();
-            }
-            Err(error) => {
-                if counts.lost(&error.to_string()) {
-                    eprintln!("septwatch: output {name}: {error}: events are lost there, and counted");
-                }
-            }
-        }
+/// So many are lost: that is counted, and told where it is news.
+fn failed(name: &str, counts: &Counts, messages: u64, why: &str) {
+    if counts.lost(messages, why) {
+        eprintln!("septwatch: output {name}: {why}: events are lost there, and counted");
     }
 }
 
-#[cfg(test)]
-mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
-    use std::sync::mpsc;
+/// What an output's thread does.
+struct Work<B> {
+    name: &'static str,
+    receiver: Receiver<Arc<Message>>,
+    counts: Arc<Counts>,
+    ending: Arc<Ending>,
+    peer: B,
+}
 
-    use super::*;
-    use crate::collector::message::tests::message;
-
-    struct Slow(mpsc::Receiver<bool>);
-
-    impl Peer for Slow {
-        fn deliver(&mut self, _: &Message, _: u64) -> io::Result<()> {
-            match self.0.recv() {
-                Ok(true) => Ok(()),
-                _ => Err(io::Error::other("refused")),
+impl<B: Batches> Work<B> {
+    fn deliver(mut self) {
+        let mut told = 0;
+        while let Ok(first) = self.receiver.recv() {
+            let batch = self.batch(first);
+            let mut pause = BackOff::default();
+            while let Err((why, after)) = self.pass(&batch, &mut told) {
+                if self.counts.troubled(&why) {
+                    eprintln!("septwatch: output {}: {why}: it is tried again", self.name);
+                }
+                self.ending.wait(pause.next(after));
             }
         }
     }
 
-    #[test]
-    fn nobody_waits_and_everything_is_counted() {
-        let (go, gate) = mpsc::channel();
-        let mut outlet = Outlet::begin("slow", 2, Slow(gate)).unwrap();
+    /// Those that are passed on together with this one.
+    fn batch(&self, first: Arc<Message>) -> Vec<Arc<Message>> {
+        let mut batch = vec![first];
         let begun = Instant::now();
-        for _ in 0..10_000 {
-            outlet.offer(&message(1));
+        while batch.len() < B::MOST
+            && let Ok(next) = self.receiver.recv_timeout(B::WAIT.saturating_sub(begun.elapsed()))
+        {
+            batch.push(next);
         }
-        assert!(begun.elapsed() < Duration::from_secs(5));
-        let counted = outlet.counts().counted();
-        assert_eq!((counted.offered, counted.delivered), (10_000, 0));
-        // Two wait in the queue, and at most one in the peer's hands.
-        assert!((2..=3).contains(&counted.waiting()), "{counted:?}");
-        assert_eq!(counted.trouble.as_deref(), Some("its queue is full"));
-        let waiting = counted.waiting();
-        go.send(true).unwrap();
-        (1..waiting).for_each(|_| go.send(false).unwrap());
-        outlet.end(Duration::from_secs(20));
-        let after = outlet.counts().counted();
-        assert_eq!((after.delivered, after.waiting()), (1, 0));
-        assert_eq!(after.lost, 9_999);
-        assert_eq!(after.trouble.as_deref(), Some("refused"));
+        batch
     }
 
-    #[test]
-    fn a_peer_that_hangs_does_not_hold_up_the_end() {
-        let (go, gate) = mpsc::channel::<bool>();
-        let mut outlet = Outlet::begin("hung", 8, Slow(gate)).unwrap();
-        outlet.offer(&message(1));
-        let begun = Instant::now();
-        outlet.end(Duration::from_millis(50));
-        assert!(begun.elapsed() < Duration::from_secs(5));
-        assert_eq!(outlet.counts().counted().waiting(), 1);
-        drop(go);
+    /// Passes messages on, or loses them; or says why they must be tried again, and when.
+    fn pass(&mut self, batch: &[Arc<Message>], told: &mut u64) -> Result<(), (String, Option<Duration>)> {
+        let all = batch.len();
+        let lost = self.counts.lost_so_far();
+        // Nobody will be there for another try.
+        let is_last = self.ending.is_told();
+        let (messages, why) = match self.peer.deliver(batch, lost - *told) {
+            Ok(()) => {
+                *told = lost;
+                self.counts.delivered(all as u64);
+                return Ok(());
+            }
+            Err(Undelivered::Later { why, after }) if !is_last => return Err((why, after)),
+            Err(Undelivered::Later { why, .. }) => (all, why),
+            Err(Undelivered::Lost { messages, why }) => (messages.min(all), why),
+        };
+        self.counts.delivered_beside_lost((all - messages) as u64);
+        if messages < all {
+            *told = lost;
+        }
+        failed(self.name, &self.counts, messages as u64, &why);
+        Ok(())
     }
 }

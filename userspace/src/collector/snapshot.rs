@@ -51,6 +51,8 @@ pub struct PolicyRow {
 /// How a host stands.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
+    /// Since when the kernel side counts, in ns since 1970.
+    pub counted_since_ns: u64,
     /// What the kernel side counted; none: nothing is attached yet.
     pub standing: Option<Standing>,
     /// Hooks, and why one is missing.

@@ -22,7 +22,7 @@ pub struct Cli {
 #[expect(missing_docs, reason = "what each is for stands at its arguments")]
 pub enum Command {
     Top(top::Args),
-    Agent(agent::Args),
+    Agent(Box<agent::Args>),
     Demo(demo::Args),
     /// The demo's VMM, for the demo alone.
     #[command(hide = true)]

@@ -306,6 +306,16 @@ impl Attached {
         Ok(())
     }
 
+    /// When the first of the programs was loaded, in ns of CLOCK_BOOTTIME.
+    ///
+    /// # Errors
+    /// The kernel does not tell.
+    pub fn loaded_ns(&self) -> Result<u64, AttachError> {
+        let loaded = |program: &OwnedFd, name| bpf::loaded_ns(program.as_fd()).map_err(not_attached(name));
+        let mut each = self.programs.iter().map(|(name, program)| loaded(program, name));
+        each.try_fold(u64::MAX, |first, ns| Ok(first.min(ns?)))
+    }
+
     /// Reads how often programs ran, and did not run.
     ///
     /// # Errors

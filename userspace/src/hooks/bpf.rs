@@ -14,7 +14,7 @@ use std::{
 };
 
 use aya_obj::generated::{
-    bpf_attach_type, bpf_attr, bpf_btf_info, bpf_cmd, bpf_func_info, bpf_insn, bpf_prog_type,
+    bpf_attach_type, bpf_attr, bpf_btf_info, bpf_cmd, bpf_func_info, bpf_insn, bpf_prog_info, bpf_prog_type,
 };
 
 /// Bytes of the verifier's words that go into an error: its last ones.
@@ -228,11 +228,27 @@ fn name_of(btf: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
     let mut info: bpf_btf_info = unsafe { mem::zeroed() };
     info.name = name.as_mut_ptr() as u64;
     info.name_len = name.len() as u32;
-    let mut attr = zeroed();
-    attr.info.bpf_fd = btf.as_raw_fd() as u32;
-    attr.info.info_len = size_of::<bpf_btf_info>() as u32;
-    attr.info.info = std::ptr::from_mut(&mut info) as u64;
-    bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)?;
+    info_of(btf, &mut info)?;
     name.truncate(name.iter().position(|byte| *byte == 0).unwrap_or(0));
     Ok(name)
+}
+
+/// When a program was loaded, in ns of CLOCK_BOOTTIME.
+///
+/// # Errors
+/// The kernel does not tell.
+pub fn loaded_ns(program: BorrowedFd<'_>) -> Result<u64, BpfError> {
+    // SAFETY: a struct of plain numbers.
+    let mut info: bpf_prog_info = unsafe { mem::zeroed() };
+    info_of(program, &mut info).map_err(refused("OBJ_GET_INFO_BY_FD"))?;
+    Ok(info.load_time)
+}
+
+/// What the kernel tells of an object, in the struct of its kind; what that points to stays as long as the call.
+fn info_of<T>(object: BorrowedFd<'_>, info: &mut T) -> io::Result<()> {
+    let mut attr = zeroed();
+    attr.info.bpf_fd = object.as_raw_fd() as u32;
+    attr.info.info_len = size_of::<T>() as u32;
+    attr.info.info = std::ptr::from_mut(info) as u64;
+    bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr).map(|_| ())
 }

@@ -322,6 +322,14 @@ impl Kernel {
         Ok(self.counters_by_cpu()?.iter().fold(counters::NOTHING, counters::add))
     }
 
+    /// Since when the programs run, in ns of CLOCK_BOOTTIME: what they count began then.
+    ///
+    /// # Errors
+    /// The kernel does not tell.
+    pub fn loaded_ns(&self) -> Result<u64, KernelError> {
+        Ok(self.attached.loaded_ns()?)
+    }
+
     /// Runs of SEAMCALL programs that the kernel's recursion guard dropped, and of release programs.
     ///
     /// # Errors

@@ -1,5 +1,6 @@
-//! Python readers of other tools' formats, for the tests that read what `septwatch export` writes, and the Kubernetes
-//! manifest: pyarrow, Perfetto's own message classes, and Kubernetes' schemas, in a virtual environment in the cache.
+//! Python readers of other tools' formats, for the tests that read what `septwatch export` writes, what the agent sends, and
+//! the Kubernetes manifest: pyarrow, Perfetto's own message classes, OpenTelemetry's own messages and services, and
+//! Kubernetes' schemas, in a virtual environment in the cache.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -11,8 +12,14 @@ use crate::step::{Outcome, note, step};
 use crate::{cache, run};
 
 /// What is installed, each at the version that the tests were written with.
-const READERS: [&str; 4] =
-    ["kubernetes-validate==1.37.0", "perfetto==0.59.1", "protobuf==7.36.2", "pyarrow==26.0.1"];
+const READERS: [&str; 6] = [
+    "grpcio==1.85.3",
+    "kubernetes-validate==1.37.0",
+    "opentelemetry-proto==1.45.2",
+    "perfetto==0.59.1",
+    "protobuf==7.36.2",
+    "pyarrow==26.0.1",
+];
 
 /// Makes sure that the readers are there, and returns the Python that has them.
 ///
@@ -36,8 +43,8 @@ fn python() -> Result<PathBuf> {
 fn install() -> Result<(Outcome, PathBuf)> {
     let python = python()?;
     let folder = cache::root()?.join("python-readers");
-    let looks =
-        "import kubernetes_validate, pyarrow.parquet, perfetto.protos.perfetto.trace.perfetto_trace_pb2";
+    let looks = "import kubernetes_validate, pyarrow.parquet, perfetto.protos.perfetto.trace.perfetto_trace_pb2, \
+        opentelemetry.proto.collector.logs.v1.logs_service_pb2_grpc";
     let is_there = || run::quiet(Command::new(&python).args(["-c", looks])).is_ok();
     if is_there() {
         return Ok((Outcome::Present(folder.display().to_string()), python));

@@ -119,7 +119,7 @@ impl Bus {
                 self.wake.notify_one();
             }
             Err(why) => {
-                self.counts.lost(&why);
+                self.counts.lost(1, &why);
                 // Not for each, and the way to the server has its own troubles.
                 if !std::mem::replace(&mut self.loses, true) {
                     eprintln!("septwatch: output bus: {why}: events are lost there, and counted");

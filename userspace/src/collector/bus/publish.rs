@@ -115,7 +115,7 @@ impl Publisher {
             if self.ending.load(Ordering::Acquire) {
                 return;
             }
-            if self.counts.trouble(&why) {
+            if self.counts.troubled(&why) {
                 eprintln!("septwatch: output bus: {why}: events wait in the spool");
             }
             self.unsent.rewind();
@@ -177,9 +177,9 @@ impl Publisher {
                 continue;
             };
             match sent.await? {
-                Sent::Delivered => self.counts.delivered(),
+                Sent::Delivered => self.counts.delivered(1),
                 Sent::Lost(why) => {
-                    self.counts.lost(&why);
+                    self.counts.lost(1, &why);
                     eprintln!("septwatch: output bus: an event is lost there: {why}");
                 }
             }

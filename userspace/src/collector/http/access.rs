@@ -180,7 +180,8 @@ impl Access {
     }
 }
 
-fn file(setting: &'static str, path: &Path, what: &dyn std::fmt::Display) -> AccessError {
+/// What is wrong with a file that a setting names.
+pub fn file(setting: &'static str, path: &Path, what: &dyn std::fmt::Display) -> AccessError {
     AccessError::File { setting, path: path.to_owned(), what: what.to_string() }
 }
 
@@ -198,7 +199,20 @@ fn certificates(setting: &'static str, path: &Path) -> Result<Vec<CertificateDer
     Ok(read)
 }
 
-fn secret(setting: &'static str, path: &Path) -> Result<Vec<u8>, AccessError> {
+/// Certificates as they stand in their file, which has at least one.
+///
+/// # Errors
+/// It has none, or cannot be read.
+pub fn authorities(setting: &'static str, path: &Path) -> Result<Vec<u8>, AccessError> {
+    certificates(setting, path)?;
+    read(setting, path)
+}
+
+/// What nobody else may read.
+///
+/// # Errors
+/// Somebody else may, or it cannot be read.
+pub fn secret(setting: &'static str, path: &Path) -> Result<Vec<u8>, AccessError> {
     trust::secret(path).map_err(|what| file(setting, path, &what))
 }
 

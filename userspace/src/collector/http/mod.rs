@@ -7,7 +7,7 @@
 //! that answers without them would tell strangers that there is an agent, and one on loopback any user of the host. A prober
 //! that cannot show a token is given a Unix socket, or an address on loopback without one.
 
-mod access;
+pub mod access;
 mod clients;
 mod listen;
 mod patient;

@@ -1,11 +1,12 @@
-//! What the agent itself costs, by the names that every Prometheus client gives it. proc_pid_stat(5)
+//! What the agent itself costs, by the names that every Prometheus client and OpenTelemetry's conventions give it.
+//! proc_pid_stat(5), <https://opentelemetry.io/docs/specs/semconv/system/process-metrics/>
 
 use std::{fmt, fs};
 
-use super::exposition::Exposition;
+use super::{families::Families, list};
 
 /// Writes it; what cannot be read is left out.
-pub fn encode(to: &mut Exposition<'_>) -> fmt::Result {
+pub fn encode(to: &mut impl Families) -> fmt::Result {
     let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
     // The name, in parentheses, may hold anything: the rest begins after the last of them, with field 3.
     let fields: Vec<_> = stat.rsplit(')').next().unwrap_or_default().split_ascii_whitespace().collect();
@@ -13,11 +14,11 @@ pub fn encode(to: &mut Exposition<'_>) -> fmt::Result {
     let ticks = rustix::param::clock_ticks_per_second() as f64;
     if let Some((user, system)) = field(14).zip(field(15)) {
         let seconds = (user + system) as f64 / ticks;
-        to.seconds_counter("process_cpu", "User and system time that the agent took", seconds)?;
+        to.time(list::PROCESS_CPU, seconds)?;
     }
     if let Some(pages) = field(24) {
         let bytes = pages * rustix::param::page_size() as u64;
-        to.bytes::<0, _>("process_resident_memory", "Memory of the agent in RAM", [([], bytes)])?;
+        to.gauge(list::PROCESS_MEMORY, bytes as f64)?;
     }
     let up_s = fs::read_to_string("/proc/uptime").ok();
     let up_s =
@@ -25,10 +26,8 @@ pub fn encode(to: &mut Exposition<'_>) -> fmt::Result {
     if let Some((started, up_s)) = field(22).zip(up_s) {
         let now = std::time::UNIX_EPOCH.elapsed().map_or(0.0, |since| since.as_secs_f64());
         let started = now - up_s + started as f64 / ticks;
-        to.seconds("process_start_time", "When the agent was started, since 1970", started)?;
+        to.gauge(list::PROCESS_START, started)?;
     }
     let open = fs::read_dir("/proc/self/fd").map(Iterator::count);
-    open.map_or(Ok(()), |open| {
-        to.gauges::<0, _>("process_open_fds", "Descriptors that are open in the agent", [([], open as f64)])
-    })
+    open.map_or(Ok(()), |open| to.gauge(list::PROCESS_FILES, open as f64))
 }

@@ -16,7 +16,7 @@ use std::{
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicBool},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -35,6 +35,7 @@ use crate::{
         journal::{self, Journal},
         jsonl::{JsonLines, Target},
         metrics::{About, Metrics},
+        otlp::{self, Otlp},
         outlet::Outlet,
         snapshot::Shared,
     },
@@ -125,17 +126,28 @@ fn wrong(setting: &str, what: impl std::fmt::Display) -> BadInput {
 
 /// What can be said of the configuration before anything is attached; and the policy.
 fn check(settings: &Settings) -> Result<Option<Policy>> {
-    let Settings { ledger, policy, metrics, events, journal, bus, .. } = settings;
+    let Settings { ledger, policy, metrics, events, journal, bus, otlp, .. } = settings;
     if ledger.limit.0.is_some_and(|limit| !is_ledger(limit.0)) {
         return Err(wrong("ledger.limit", "less than 4K, which has no room for a single frame").into());
     }
     if ledger.ring.0.is_some_and(|ring| !u32::try_from(ring.0).is_ok_and(is_ring)) {
         return Err(wrong("ledger.ring", "not a power of two from 4K to 1G").into());
     }
-    for (setting, queue) in [("events.queue", events.queue), ("journal.queue", journal.queue)] {
+    let queues =
+        [("events.queue", events.queue), ("journal.queue", journal.queue), ("otlp.queue", otlp.queue)];
+    for (setting, queue) in queues {
         if !(1..=1 << 20).contains(&queue) {
             return Err(wrong(setting, "not from 1 to 1048576").into());
         }
+    }
+    let longest = Duration::from_secs(60 * 60);
+    for (setting, time) in [("otlp.interval", otlp.interval), ("otlp.timeout", otlp.timeout)] {
+        if !(Duration::from_millis(100)..=longest).contains(&time.0) {
+            return Err(wrong(setting, "not from 100ms to 1h").into());
+        }
+    }
+    if let Some(config) = collector(settings) {
+        Otlp::check(&config).map_err(|error| BadInput(error.to_string()))?;
     }
     if events.keep > 1000 {
         return Err(wrong("events.keep", "more than 1000").into());
@@ -247,6 +259,20 @@ fn origin(bus: &BusSettings, ledger: u32) -> Result<Origin> {
     Ok(Origin { host, boot_id, ledger })
 }
 
+/// What is configured of an OpenTelemetry collector, where there is one.
+fn collector(settings: &Settings) -> Option<otlp::Config> {
+    let otlp = &settings.otlp;
+    Some(otlp::Config {
+        endpoint: otlp.endpoint.0.clone()?,
+        protocol: otlp.protocol,
+        ca: otlp.ca.0.clone(),
+        headers_file: otlp.headers_file.0.clone(),
+        interval: otlp.interval.0,
+        timeout: otlp.timeout.0,
+        queue: otlp.queue as usize,
+    })
+}
+
 /// Everything that others are told by.
 struct Collecting {
     shared: Arc<Shared>,
@@ -255,6 +281,7 @@ struct Collecting {
     /// Files of outputs are to be opened again by their paths.
     reopen: Arc<AtomicBool>,
     server: Option<Server>,
+    otlp: Option<Otlp>,
 }
 
 impl Collecting {
@@ -279,11 +306,21 @@ impl Collecting {
         if journal.enabled && socket.exists() {
             outlets.push(Outlet::begin("journal", journal.queue as usize, Journal::at(socket))?);
         }
+        let kernel = recording::running_kernel();
+        let about = About { kernel: kernel.release, tdx_module: kernel.tdx_module, source };
+        let otlp = match collector(settings) {
+            None => None,
+            Some(config) => {
+                let begun = Otlp::begin(&config, &shared, &about);
+                let (otlp, of_otlp) =
+                    begun.with_context(|| format!("the setting otlp.endpoint: {}", config.endpoint))?;
+                outlets.extend(of_otlp);
+                Some(otlp)
+            }
+        };
         for outlet in &outlets {
             shared.output(outlet.name(), outlet.counts());
         }
-        let kernel = recording::running_kernel();
-        let about = About { kernel: kernel.release, tdx_module: kernel.tdx_module, source };
         let bus = match connect(bus) {
             None => None,
             Some(connect) => {
@@ -305,13 +342,16 @@ impl Collecting {
                 Some(server)
             }
         };
-        Ok(Self { shared, outlets, bus, reopen, server })
+        Ok(Self { shared, outlets, bus, reopen, server, otlp })
     }
 
     /// The configuration is to be read again, as far as that is possible while it is at work: certificates, the token,
     /// files.
     fn reload(&mut self) {
         self.reopen.store(true, std::sync::atomic::Ordering::Release);
+        if let Some(otlp) = &self.otlp {
+            otlp.reload();
+        }
         if let Some(server) = &self.server
             && let Err(error) = server.reload()
         {
@@ -320,8 +360,11 @@ impl Collecting {
     }
 
     fn end(mut self) {
+        // All at once: one that does not end takes no other's time.
+        self.outlets.iter_mut().for_each(Outlet::close);
+        let begun = Instant::now();
         for outlet in &mut self.outlets {
-            outlet.end(PATIENCE);
+            outlet.end(PATIENCE.saturating_sub(begun.elapsed()));
         }
         if let Some(bus) = &mut self.bus {
             bus.end(PATIENCE);

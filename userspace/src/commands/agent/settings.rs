@@ -10,9 +10,12 @@ use std::{
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::values::{Maybe, Size, Span};
+use super::values::{Maybe, Size, Time};
 use crate::{
-    collector::http::Listen,
+    collector::{
+        http::Listen,
+        otlp::{Endpoint, Protocol},
+    },
     fleet::connect::Servers,
     trust::{self, TrustError},
 };
@@ -226,7 +229,35 @@ section!("bus", BusSettings, BusGiven: "The fleet's bus: life, violations and re
     spool_bytes: Size = "256M", "bus-spool-bytes", "SEPTWATCH_BUS_SPOOL_BYTES";
     /// How long the stream of events keeps them, up to a year, where this agent is the one that makes it.
     #[arg(value_name = "TIME")]
-    history: Span = "720h", "bus-history", "SEPTWATCH_BUS_HISTORY";
+    history: Time = "720h", "bus-history", "SEPTWATCH_BUS_HISTORY";
+});
+
+section!("otlp", OtlpSettings, OtlpGiven: "Metrics, violations and their lives to an OpenTelemetry collector, where septwatch was built with it (cargo's feature `otlp`)." {
+    /// The collector's URL, such as http://127.0.0.1:4317 (grpc) or https://collector.example:4318 (http, which adds
+    /// /v1/logs and the like); `none`: nowhere. The unit of systemd that is shipped lets the agent reach this host only:
+    /// IPAddressAllow of a drop-in opens it for others.
+    #[arg(value_name = "URL")]
+    endpoint: Maybe<Endpoint> = "none", "otlp-endpoint", "SEPTWATCH_OTLP_ENDPOINT";
+    /// How it is spoken to: `grpc`, or `http` with protobuf.
+    #[arg(value_name = "grpc|http")]
+    protocol: Protocol = "grpc", "otlp-protocol", "SEPTWATCH_OTLP_PROTOCOL";
+    /// Certificate authorities in PEM that the collector's certificate must be of; `none`: those that this host trusts.
+    #[arg(value_name = "FILE")]
+    ca: Maybe<PathBuf> = "none", "otlp-ca", "SEPTWATCH_OTLP_CA";
+    /// File with headers of every request, such as `authorization: Bearer TOKEN`, one a line; nobody else may read it. To
+    /// other hosts they go by https only.
+    #[arg(value_name = "FILE")]
+    headers_file: Maybe<PathBuf> = "none", "otlp-headers-file", "SEPTWATCH_OTLP_HEADERS_FILE";
+    /// How often metrics are sent.
+    #[arg(value_name = "TIME")]
+    interval: Time = "60s", "otlp-interval", "SEPTWATCH_OTLP_INTERVAL";
+    /// How long a request may take; after that, and where the collector says so, it is sent again.
+    #[arg(value_name = "TIME")]
+    timeout: Time = "10s", "otlp-timeout", "SEPTWATCH_OTLP_TIMEOUT";
+    /// Violations that may wait for the collector, as log records and again as traces; further ones are lost there, and
+    /// counted.
+    #[arg(value_name = "N")]
+    queue: u32 = "8192", "otlp-queue", "SEPTWATCH_OTLP_QUEUE";
 });
 
 section!("privileges", Privileges, PrivilegesGiven: "What the agent may do once everything is attached." {
@@ -258,6 +289,9 @@ pub struct Given {
     /// See [`BusSettings`].
     #[command(flatten)]
     pub bus: BusGiven,
+    /// See [`OtlpSettings`].
+    #[command(flatten)]
+    pub otlp: OtlpGiven,
     /// See [`Privileges`].
     #[command(flatten)]
     pub privileges: PrivilegesGiven,
@@ -278,6 +312,8 @@ pub struct Settings {
     pub journal: JournalSettings,
     /// See [`BusSettings`].
     pub bus: BusSettings,
+    /// See [`OtlpSettings`].
+    pub otlp: OtlpSettings,
     /// See [`Privileges`].
     pub privileges: Privileges,
 }
@@ -305,6 +341,7 @@ impl Settings {
             events: given.events.or(of_file.events).settled()?,
             journal: given.journal.or(of_file.journal).settled()?,
             bus: given.bus.or(of_file.bus).settled()?,
+            otlp: given.otlp.or(of_file.otlp).settled()?,
             privileges: given.privileges.or(of_file.privileges).settled()?,
         })
     }
@@ -321,6 +358,7 @@ impl Settings {
         self.events.print(&mut text);
         self.journal.print(&mut text);
         self.bus.print(&mut text);
+        self.otlp.print(&mut text);
         self.privileges.print(&mut text);
         text
     }

@@ -68,9 +68,9 @@ impl Serialize for Size {
 
 /// A span of time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Span(pub Duration);
+pub struct Time(pub Duration);
 
-impl FromStr for Span {
+impl FromStr for Time {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -78,13 +78,13 @@ impl FromStr for Span {
     }
 }
 
-impl<'de> Deserialize<'de> for Span {
+impl<'de> Deserialize<'de> for Time {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         TextOrNumber::deserialize(deserializer)?.parse()
     }
 }
 
-impl Serialize for Span {
+impl Serialize for Time {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let ms = self.0.as_millis();
         let unit = [(3_600_000, "h"), (60_000, "m"), (1_000, "s")];

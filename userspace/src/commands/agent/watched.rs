@@ -18,7 +18,7 @@ use crate::{
     commands::{live::Sink, policing::Guard},
     model::verdict::Verdict,
     policy::audit::{Done, Step},
-    recording::header::HookFact,
+    recording::header::{Clock, HookFact},
     source::{event::Event, session::Session},
     view::{stack::Places, top::columns::bytes},
 };
@@ -34,6 +34,7 @@ pub struct Watched {
     messages: Messages,
     systemd: Systemd,
     looked: Option<Instant>,
+    counted_since_ns: u64,
     last_violation_ns: u64,
     steps: BTreeMap<(&'static str, &'static str, &'static str), u64>,
 }
@@ -48,6 +49,7 @@ impl Watched {
             messages: Messages::here(),
             systemd: Systemd::here(),
             looked: None,
+            counted_since_ns: 0,
             last_violation_ns: 0,
             steps: BTreeMap::new(),
         }
@@ -58,6 +60,10 @@ impl Watched {
     /// # Errors
     /// The kernel side cannot be read.
     pub fn ready(&mut self, session: &mut Session, guard: Option<&mut Guard>) -> Result<()> {
+        // Once: clocks that are set meanwhile must not move a beginning.
+        let now = Clock::now();
+        let age = now.boottime_ns.saturating_sub(session.kernel().loaded_ns()?);
+        self.counted_since_ns = now.realtime_ns.saturating_sub(age);
         self.look(session, guard)?;
         self.systemd.ready();
         Ok(())
@@ -95,6 +101,7 @@ impl Watched {
         let records = session.records()?;
         let (standing, _) = session.standing_lately()?;
         let mut snapshot = Snapshot {
+            counted_since_ns: self.counted_since_ns,
             standing: Some(standing),
             hooks: Arc::clone(&self.hooks),
             held: (held.values().sum(), held.len() as u64),

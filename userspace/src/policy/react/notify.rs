@@ -16,7 +16,10 @@ use std::{
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
 
 use super::{LOOK, ReactError, call};
-use crate::policy::reaction::{Channel, Notify};
+use crate::{
+    authorities,
+    policy::reaction::{Channel, Notify},
+};
 
 /// How many may be told at a time.
 const IN_FLIGHT: usize = 16;
@@ -219,36 +222,9 @@ fn webhook(url: &str, message: &[u8], timeout: Duration) -> Told {
     Err(ReactError::NotSeen(format!("{url} answered {status}")))
 }
 
-/// Whom this host trusts: a webhook is often a company's own, with its own certificates.
-const TRUSTED: [&str; 4] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
-
 fn tls() -> Result<ureq::tls::TlsConfig, ReactError> {
-    let named = std::env::var_os("SSL_CERT_FILE").map(std::path::PathBuf::from);
-    let read = match named {
-        Some(path) => std::fs::read(&path).map_err(super::file(&path))?,
-        None => TRUSTED.iter().find_map(|path| std::fs::read(path).ok()).ok_or_else(|| {
-            ReactError::Refused(format!(
-                "no certificates that this host trusts: none of {}",
-                TRUSTED.join(", ")
-            ))
-        })?,
-    };
-    let certificates: Vec<_> = ureq::tls::parse_pem(&read)
-        .filter_map(|item| match item {
-            Ok(ureq::tls::PemItem::Certificate(certificate)) => Some(certificate),
-            _ => None,
-        })
-        .collect();
-    Ok(ureq::tls::TlsConfig::builder()
-        .provider(ureq::tls::TlsProvider::Rustls)
-        .root_certs(ureq::tls::RootCerts::new_with_certs(&certificates))
-        .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .build())
+    let (path, pem) = authorities::of_host().map_err(|error| ReactError::Refused(error.to_string()))?;
+    authorities::tls(&pem).map_err(|error| ReactError::Refused(format!("{}: {error}", path.display())))
 }
 
 #[cfg(test)]
