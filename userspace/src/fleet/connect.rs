@@ -19,7 +19,9 @@ impl FromStr for Servers {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let one = |one: &str| match one.parse::<ServerAddr>() {
-            Ok(server) if ["nats", "tls"].contains(&server.scheme()) => Ok(server),
+            Ok(server) if ["nats", "tls"].contains(&server.scheme()) && !server.host().is_empty() => {
+                Ok(server)
+            }
             _ => Err(format!(
                 "{one:?} is no server: nats://HOST[:PORT] or tls://HOST[:PORT], more of them with commas"
             )),

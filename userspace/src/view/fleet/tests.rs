@@ -64,7 +64,7 @@ fn the_worst_host_is_on_top_and_opens() {
         row.starts_with("worst")
             && row.contains("violated")
             && row.contains("zap-failed")
-            && row.contains("7s"),
+            && row.contains("7.0 s"),
         "{text}"
     );
     assert_eq!(press(&mut ui, &fleet, &[KeyCode::Enter]), Effect::None);
