@@ -348,8 +348,7 @@ fn a_server_that_hangs_resets_or_talks_nonsense_costs_nothing() {
     let early: fn(TcpStream) = |mut stream| {
         let _ = stream.write_all(b"INFO {\"server_id\":\"x\",\"max_payload\":1048576,\"headers\":true}\r\n");
         thread::spawn(move || {
-            let mut lines = BufReader::new(&stream).lines().map_while(Result::ok);
-            while let Some(line) = lines.next() {
+            for line in BufReader::new(&stream).lines().map_while(Result::ok) {
                 if line.starts_with("PING") && (&stream).write_all(b"PONG\r\n").is_err() {
                     break;
                 }

@@ -73,7 +73,7 @@ pub fn run(options: &Options) -> Result<Vec<Row>> {
     let arguments =
         ["--servers", &url, "--hosts", &hosts, "--rate", &rate, "--seconds", &seconds].map(Into::into);
     let played = run::quiet(&mut fleet::simulator(&arguments)?)?;
-    note("played", &played.trim());
+    note("played", played.trim());
     let number = |before: &str| -> Result<f64> {
         let words: Vec<_> = played.split([' ', ',', ':']).filter(|word| !word.is_empty()).collect();
         let at =
