@@ -177,13 +177,15 @@ impl Host {
         self.lives += 1;
     }
 
-    fn end(&mut self, signal: Signal) {
-        let Some((running, account)) = self.running.take() else { return };
+    /// Ends the agent. False: it says that not all was sent.
+    fn end(&mut self, signal: Signal) -> bool {
+        let Some((running, account)) = self.running.take() else { return true };
         running.signal(signal);
-        drop(running.finish());
+        let done = running.finish();
         let taken = account.settle();
         self.taken.records += taken.records;
         self.taken.violations += taken.violations;
+        !done.stderr.contains("events stay in the spool")
     }
 }
 
@@ -244,20 +246,21 @@ fn whoever_is_killed_nothing_is_lost_and_nothing_counts_twice() {
     }
     for host in &mut hosts {
         host.end(Signal::TERM);
-        // What is left in its spool is sent by whoever comes next.
-        host.begin();
     }
     let sent = |host: &Host| {
         let have = check(&septwatch, &url);
         let have = have.iter().find(|have| have["host"] == host.name.as_str())?;
-        let bus = &have["state"]["outputs"]["bus"];
-        (number(&have["events"]) >= host.taken.records
-            && number(&bus["offered"]) == number(&bus["delivered"]))
-        .then_some(())
+        (number(&have["events"]) >= host.taken.records).then_some(())
     };
     for host in &mut hosts {
-        until("the spool is sent", || sent(host));
-        host.end(Signal::TERM);
+        // What is left in its spool is sent by whoever comes next.
+        loop {
+            host.begin();
+            until("the spool is sent", || sent(host));
+            if host.end(Signal::TERM) {
+                break;
+            }
+        }
     }
     let mut have = check(&septwatch, &url);
     have.sort_by_key(|have| have["host"].to_string());
@@ -376,7 +379,7 @@ fn a_server_that_hangs_resets_or_talks_nonsense_costs_nothing() {
             assert_eq!(lost, 0);
             let offered = value("septwatch_output_events_total{output=\"bus\"}")?;
             assert_eq!(value("septwatch_output_lost_events_total{output=\"bus\"}")?, 0);
-            (offered > 500).then_some(())
+            (offered > 60).then_some(())
         });
         let begun = Instant::now();
         running.signal(Signal::TERM);
