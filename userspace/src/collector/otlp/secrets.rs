@@ -92,7 +92,7 @@ mod tests {
     fn headers_are_secret_and_each_stands_on_a_line() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("headers");
-        let mut tried = |text: &str, mode: u32| {
+        let tried = |text: &str, mode: u32| {
             fs::write(&path, text).unwrap();
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
             headers(&path).map_err(|error| error.to_string())
