@@ -227,6 +227,11 @@ fn flags_win_over_the_environment_and_that_over_the_file() {
         ("[ledger]\nring = 5000\n", &["ledger.ring", "power of two"]),
         ("[ledger]\nlimit = \"1\"\n", &["ledger.limit", "4K"]),
         ("[events]\nqueue = 0\n", &["events.queue", "1048576"]),
+        ("[otlp]\nendpoint = \"127.0.0.1:4317\"\n", &["line 2", "http://127.0.0.1:4317"]),
+        ("[otlp]\nprotocol = \"json\"\n", &["line 2", "grpc"]),
+        ("[otlp]\ninterval = \"1ms\"\n", &["otlp.interval", "100ms"]),
+        ("[otlp]\nqueue = 0\n", &["otlp.queue", "1048576"]),
+        ("[otlp]\nendpoint = \"http://127.0.0.1:4317\"\nheaders_file = \"/nowhere\"\n", &["otlp."]),
         ("[policy]\narm = true\n", &["policy.arm", "policy.name"]),
         ("[policy]\nname = \"no-such\"\n", &["policy.name", "contain"]),
     ] {

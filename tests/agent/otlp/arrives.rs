@@ -126,6 +126,10 @@ fn links(collector: &Collector, logs: &BTreeMap<String, Value>) -> usize {
 
 /// Every request says who sends it.
 fn says_who(request: &Value) {
+    says_who_as(request, "Bearer 0123456789abcdef");
+}
+
+fn says_who_as(request: &Value, authorization: &str) {
     let resource = &request["resource"];
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
     let system = rustix::system::uname();
@@ -147,7 +151,7 @@ fn says_who(request: &Value) {
     assert!(
         request["schema"].as_array().unwrap().iter().all(|url| url.as_str().unwrap().contains("/schemas/1."))
     );
-    assert_eq!(request["headers"]["authorization"], "Bearer 0123456789abcdef", "{}", request["headers"]);
+    assert_eq!(request["headers"]["authorization"], authorization, "{}", request["headers"]);
     assert!(request["headers"]["user-agent"].as_str().unwrap().starts_with("septwatch/"));
 }
 
@@ -267,5 +271,37 @@ fn secrets_go_by_tls_to_whom_the_configuration_trusts() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn a_hangup_has_secrets_read_again_and_wrong_ones_change_nothing() {
+    let (septwatch, python) = match needs() {
+        Ok(found) => found,
+        Err(why) => skip!("{why}"),
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let headers = headers(folder.path());
+    for protocol in PROTOCOLS {
+        fs::write(&headers, "authorization: Bearer first\n").unwrap();
+        let collector = Collector::start(&python, protocol, &[]);
+        let endpoint = format!("http://127.0.0.1:{}", collector.port);
+        let more = ["--otlp-interval", "200ms", "--otlp-headers-file", headers.to_str().unwrap()];
+        let agent = Agent::start(&septwatch, protocol, &endpoint, &more);
+        let next = || {
+            let seen = collector.requests("metrics").len();
+            // One that was under way already may be older.
+            until("metrics", || collector.requests("metrics").into_iter().nth(seen + 2))
+        };
+        says_who_as(&next(), "Bearer first");
+        fs::write(&headers, "authorization: Bearer second\n").unwrap();
+        says_who_as(&next(), "Bearer first");
+        agent.running.signal(Signal::HUP);
+        until("the second", || (next()["headers"]["authorization"] == "Bearer second").then_some(()));
+        fs::write(&headers, "third").unwrap();
+        agent.running.signal(Signal::HUP);
+        (0..3).for_each(|_| says_who_as(&next(), "Bearer second"));
+        agent.running.signal(Signal::TERM);
+        agent.running.finish().exits(0).says(&["stay as they were", "otlp.headers_file", "line 1"]);
     }
 }

@@ -29,3 +29,27 @@ impl Otlp {
     /// Nothing is to be read again.
     pub fn reload(&self) {}
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+    use std::time::Duration;
+
+    use super::*;
+    use crate::collector::otlp::Protocol;
+
+    #[test]
+    fn who_asks_for_it_is_told_that_it_is_not_there() {
+        let config = Config {
+            endpoint: "http://127.0.0.1:4317".parse().unwrap(),
+            protocol: Protocol::Grpc,
+            ca: None,
+            headers_file: None,
+            interval: Duration::from_secs(60),
+            timeout: Duration::from_secs(10),
+            queue: 1,
+        };
+        let refused = Otlp::check(&config).unwrap_err().to_string();
+        assert!(refused.starts_with("otlp.endpoint: this septwatch was built without otlp"), "{refused}");
+    }
+}
