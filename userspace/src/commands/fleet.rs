@@ -19,7 +19,7 @@ use crate::fleet::{
 /// Which fleet, and how it is reached.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct OfFleet {
-    /// Servers of the fleet's bus: nats://HOST[:PORT] or tls://HOST[:PORT], more of them with commas. Other hosts are
+    /// Servers of the fleet's bus: nats://HOST:PORT or tls://HOST:PORT, more of them with commas. Other hosts are
     /// spoken to through TLS.
     #[arg(long, value_name = "URL")]
     pub fleet: Option<Servers>,

@@ -10,7 +10,7 @@ use crate::trust;
 /// How long a server has to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Servers of one cluster: `nats://HOST[:PORT]`, or `tls://HOST[:PORT]`, more of them with commas.
+/// Servers of one cluster: `nats://HOST:PORT`, or `tls://HOST:PORT`, more of them with commas.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Servers(Vec<ServerAddr>);
 

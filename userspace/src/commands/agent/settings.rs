@@ -198,7 +198,7 @@ section!("journal", JournalSettings, JournalGiven: "Violations in systemd's jour
 });
 
 section!("bus", BusSettings, BusGiven: "The fleet's bus: life, violations and reactions go to a NATS server with JetStream, for `septwatch top --fleet` and `septwatch check --fleet`." {
-    /// Servers of one cluster: nats://HOST[:PORT] or tls://HOST[:PORT], more of them with commas; `none`: nothing is sent.
+    /// Servers of one cluster: nats://HOST:PORT or tls://HOST:PORT, more of them with commas; `none`: nothing is sent.
     /// Other hosts are spoken to through TLS.
     #[arg(value_name = "URL")]
     servers: Maybe<Servers> = "none", "bus-servers", "SEPTWATCH_BUS_SERVERS";
@@ -233,7 +233,7 @@ section!("bus", BusSettings, BusGiven: "The fleet's bus: life, violations and re
 });
 
 section!("otlp", OtlpSettings, OtlpGiven: "Metrics, violations and their lives to an OpenTelemetry collector, where septwatch was built with it (cargo's feature `otlp`)." {
-    /// The collector's URL, such as http://127.0.0.1:4317 (grpc) or https://collector.example:4318 (http, which adds
+    /// The collector's URL, such as `http://127.0.0.1:4317` (grpc) or `https://collector.example:4318` (http, which adds
     /// /v1/logs and the like); `none`: nowhere. The unit of systemd that is shipped lets the agent reach this host only:
     /// IPAddressAllow of a drop-in opens it for others.
     #[arg(value_name = "URL")]
