@@ -1,6 +1,6 @@
 //! The way to a NATS server, and what is asked of it before anything is told.
 
-use std::{io, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
+use std::{fmt, io, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr};
 use thiserror::Error;
@@ -27,6 +27,17 @@ impl FromStr for Servers {
             )),
         };
         text.split(',').map(one).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+/// Without what is secret in them.
+impl fmt::Display for Servers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, server) in self.0.iter().enumerate() {
+            let comma = if at == 0 { "" } else { "," };
+            write!(f, "{comma}{}://{}:{}", server.scheme(), server.host(), server.port())?;
+        }
+        Ok(())
     }
 }
 
@@ -59,12 +70,12 @@ pub enum ConnectError {
     #[error("a client's certificate needs its key, and a key its certificate")]
     Half,
     /// There is no connection.
-    #[error("{what}: {source}")]
+    #[error("no connection to {servers}: {why}")]
     Refused {
-        /// What does not work.
-        what: ConnectErrorKind,
+        /// Where to.
+        servers: String,
         /// Why.
-        source: async_nats::ConnectError,
+        why: async_nats::ConnectError,
     },
 }
 
@@ -93,7 +104,7 @@ impl Connect {
     pub fn check(&self) -> Result<(), ConnectError> {
         for server in &self.servers.0 {
             if server.scheme() != "tls" && !self.plaintext && !is_here(server.host()) {
-                return Err(ConnectError::Plaintext(format!("nats://{}:{}", server.host(), server.port())));
+                return Err(ConnectError::Plaintext(Servers(vec![server.clone()]).to_string()));
             }
         }
         if self.certificate.is_some() != self.key.is_some() {
@@ -149,8 +160,7 @@ impl Connect {
         // Who tells where to find certificates wants them looked at.
         options = options.require_tls(self.ca.is_some() || self.certificate.is_some());
         let connected = tokio::time::timeout(2 * PATIENCE, options.connect(self.servers.0.clone())).await;
-        let refused =
-            |source: async_nats::ConnectError| ConnectError::Refused { what: source.kind(), source };
+        let refused = |why| ConnectError::Refused { servers: self.servers.to_string(), why };
         match connected {
             Ok(connected) => connected.map_err(refused),
             Err(_) => Err(refused(async_nats::ConnectError::new(ConnectErrorKind::TimedOut))),
@@ -198,6 +208,8 @@ mod tests {
             let error = bad.parse::<Servers>().unwrap_err();
             assert!(error.contains("nats://HOST[:PORT]"), "{bad}: {error}");
         }
+        let secret: Servers = "nats://user:secret@a,tls://b:1".parse().unwrap();
+        assert_eq!(secret.to_string(), "nats://a:4222,tls://b:1");
     }
 
     #[test]

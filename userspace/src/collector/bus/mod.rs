@@ -84,6 +84,7 @@ impl Bus {
             wake: Arc::clone(&wake),
             ending: Arc::clone(&ending),
             host: origin.host.clone(),
+            done: None,
             teller: Teller::new(origin.clone(), Arc::clone(shared), about),
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -128,10 +129,15 @@ impl Bus {
         }
     }
 
-    /// Ends it: what waits is sent within this time, or by the next agent.
-    pub fn end(&mut self, patience: Duration) {
+    /// Begins to end it.
+    pub fn close(&self) {
         self.ending.store(true, Ordering::Release);
         self.wake.notify_one();
+    }
+
+    /// Ends it: what waits is sent within this time, or by the next agent.
+    pub fn end(&mut self, patience: Duration) {
+        self.close();
         let begun = Instant::now();
         while self.thread.as_ref().is_some_and(|thread| !thread.is_finished()) && begun.elapsed() < patience {
             thread::sleep(Duration::from_millis(5));

@@ -68,6 +68,8 @@ pub(super) struct Publisher {
     pub ending: Arc<AtomicBool>,
     pub host: String,
     pub teller: Teller,
+    /// What is before this place is done with, and not put down yet.
+    pub done: Option<Place>,
 }
 
 /// What became of a message; an error: it is to be sent again.
@@ -112,6 +114,9 @@ impl Publisher {
         loop {
             let begun = Instant::now();
             let Err(why) = self.connected().await else { return };
+            if let Err(why) = self.mark() {
+                eprintln!("septwatch: output bus: {why}");
+            }
             if self.ending.load(Ordering::Acquire) {
                 return;
             }
@@ -183,11 +188,20 @@ impl Publisher {
                     eprintln!("septwatch: output bus: an event is lost there: {why}");
                 }
             }
+            self.done = Some(place);
             unmarked += 1;
             if unmarked == BATCH || under_way.is_empty() {
                 unmarked = 0;
-                self.unsent.acknowledge(place).map_err(|error| format!("the spool: {error}"))?;
+                self.mark()?;
             }
+        }
+    }
+
+    /// Puts down what is done with.
+    fn mark(&mut self) -> Result<(), String> {
+        match self.done.take() {
+            None => Ok(()),
+            Some(place) => self.unsent.acknowledge(place).map_err(|error| format!("the spool: {error}")),
         }
     }
 

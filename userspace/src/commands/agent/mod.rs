@@ -362,13 +362,11 @@ impl Collecting {
     fn end(mut self) {
         // All at once: one that does not end takes no other's time.
         self.outlets.iter_mut().for_each(Outlet::close);
+        self.bus.iter().for_each(Bus::close);
         let begun = Instant::now();
-        for outlet in &mut self.outlets {
-            outlet.end(PATIENCE.saturating_sub(begun.elapsed()));
-        }
-        if let Some(bus) = &mut self.bus {
-            bus.end(PATIENCE);
-        }
+        let left = || PATIENCE.saturating_sub(begun.elapsed());
+        self.outlets.iter_mut().for_each(|outlet| outlet.end(left()));
+        self.bus.iter_mut().for_each(|bus| bus.end(left()));
         drop(self.server);
     }
 }
