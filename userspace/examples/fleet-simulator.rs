@@ -125,11 +125,15 @@ async fn play(args: &Args, at: u32) -> Result<Sent> {
         .max_ack_inflight(WINDOW)
         .build(client);
     fleet::ensure(&context, Duration::from_secs(3600)).await.context("the streams")?;
-    let boot_id = format!("simulated-{}", now_ns());
+    let boot = now_ns();
     let mut hosts: Vec<_> = (at..args.hosts)
         .step_by(args.connections as usize)
         .map(|host| Host {
-            origin: Origin { host: format!("{}-{host}", args.name), boot_id: boot_id.clone(), ledger: 1 },
+            origin: Origin {
+                host: format!("{}-{host}", args.name),
+                boot_id: format!("simulated-{boot}-{host}"),
+                ledger: 1,
+            },
             seqs: [0; CPUS as usize],
             violations: 0,
         })
