@@ -6,7 +6,7 @@
 use std::{
     collections::VecDeque,
     pin::Pin,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -19,6 +19,7 @@ use septwatch::{
         connect::{Connect, Servers},
         envelope::{HostState, Number, Origin},
     },
+    here::now_ns,
     model::{accounting::Balance, verdict::Verdict},
     source::event::Event,
     view::stack::Places,
@@ -189,10 +190,6 @@ async fn take(ack: Option<Ack>, sent: &mut Sent) -> Result<()> {
         sent.repeated += u64::from(ack.duplicate);
     }
     Ok(())
-}
-
-fn now_ns() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as u64
 }
 
 /// An agent's lines: a stage of a TD's life, and a violation.

@@ -7,6 +7,7 @@ pub mod confine;
 pub mod explain;
 pub mod export;
 pub mod fleet;
+pub mod here;
 pub mod hooks;
 pub mod minimize;
 pub mod model;

@@ -5,7 +5,7 @@ use std::{fmt, io, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr};
 use thiserror::Error;
 
-use crate::trust;
+use crate::{here, trust};
 
 /// How long a server has to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -103,7 +103,7 @@ impl Connect {
     /// It may not.
     pub fn check(&self) -> Result<(), ConnectError> {
         for server in &self.servers.0 {
-            if server.scheme() != "tls" && !self.plaintext && !is_here(server.host()) {
+            if server.scheme() != "tls" && !self.plaintext && !here::is_own(server.host()) {
                 return Err(ConnectError::Plaintext(Servers(vec![server.clone()]).to_string()));
             }
         }
@@ -166,14 +166,6 @@ impl Connect {
             Err(_) => Err(refused(async_nats::ConnectError::new(ConnectErrorKind::TimedOut))),
         }
     }
-}
-
-fn is_here(host: &str) -> bool {
-    host == "localhost"
-        || host
-            .trim_matches(['[', ']'])
-            .parse::<std::net::IpAddr>()
-            .is_ok_and(|address| address.is_loopback())
 }
 
 #[cfg(test)]

@@ -1,9 +1,6 @@
 //! How the host stands, for others: from what the thread that watches puts down every second.
 
-use std::{
-    sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::sync::Arc;
 
 use septwatch_common::{Life, Violation};
 
@@ -13,6 +10,7 @@ use crate::{
         snapshot::{STALE, Shared, Snapshot, TdRow},
     },
     fleet::envelope::{HostState, Origin, OutputState, PolicyState, TdState},
+    here,
     hooks::table::HookSpec,
 };
 
@@ -35,9 +33,9 @@ impl Teller {
         if age > STALE {
             return None;
         }
-        let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(age);
         let mut state = of_snapshot(&self.origin, &self.about, &snapshot)?;
-        state.wall_ns = u64::try_from(wall.as_nanos()).unwrap_or(u64::MAX);
+        // Older than STALE it is not: that fits.
+        state.wall_ns = here::now_ns().saturating_sub(age.as_nanos() as u64);
         state.ended = ended;
         state.outputs = self
             .shared

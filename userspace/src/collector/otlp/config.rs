@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use thiserror::Error;
 use ureq::http::Uri;
 
-use crate::{authorities::AuthoritiesError, collector::http::AccessError};
+use crate::{authorities::AuthoritiesError, collector::http::AccessError, here};
 
 /// It cannot be sent to as it is configured.
 #[derive(Debug, Error)]
@@ -65,8 +65,7 @@ impl Endpoint {
 
     /// Whether what is sent stays on this host.
     pub fn is_loopback(&self) -> bool {
-        let host = self.0.host().unwrap_or_default().trim_matches(['[', ']']);
-        host == "localhost" || host.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback())
+        here::is_own(self.0.host().unwrap_or_default())
     }
 
     /// The URL with a path below its own.

@@ -1,6 +1,6 @@
 //! All metrics that Prometheus can ask for, as OpenTelemetry has them: the same families, figures and units.
 
-use std::{fmt, time::UNIX_EPOCH};
+use std::fmt;
 
 use opentelemetry_proto::tonic::{
     common::v1::KeyValue,
@@ -13,6 +13,7 @@ use opentelemetry_proto::tonic::{
 use super::attributes::{attribute, text};
 use crate::{
     collector::metrics::families::{Families, Family, Labels, Since, Unit},
+    here,
     model::histogram::Buckets,
 };
 
@@ -25,15 +26,10 @@ pub struct Points {
     ledger_ns: u64,
 }
 
-/// Now, in ns since 1970.
-pub fn now_ns() -> u64 {
-    UNIX_EPOCH.elapsed().map_or(0, |since| since.as_nanos() as u64)
-}
-
 impl Points {
     /// Of now; the agent and its ledger began then, in ns since 1970.
     pub fn new(agent_ns: u64, ledger_ns: u64) -> Self {
-        Self { metrics: Vec::new(), now_ns: now_ns(), agent_ns, ledger_ns }
+        Self { metrics: Vec::new(), now_ns: here::now_ns(), agent_ns, ledger_ns }
     }
 
     /// What was written.

@@ -18,15 +18,18 @@ use super::{
     export::Refused,
     ids::Ids,
     logs::Logs,
-    metrics::{Points, now_ns},
+    metrics::Points,
     resource::{Origin, SCHEMA},
     sender::Sender,
     traces::Traces,
 };
-use crate::collector::{
-    metrics::{self, About},
-    outlet::{Outlet, Undelivered},
-    snapshot::Shared,
+use crate::{
+    collector::{
+        metrics::{self, About},
+        outlet::{Outlet, Undelivered},
+        snapshot::Shared,
+    },
+    here,
 };
 
 /// What the outputs are told later.
@@ -56,7 +59,7 @@ impl Otlp {
         let ids = Ids::new(origin.boot.clone());
         let logs = Logs { sender: sender(0)?, origin: origin.clone(), ids: ids.clone() };
         let traces = Traces::new(sender(1)?, origin.clone(), ids);
-        let (shared, about, agent_ns) = (Arc::clone(shared), about.clone(), now_ns());
+        let (shared, about, agent_ns) = (Arc::clone(shared), about.clone(), here::now_ns());
         let mut reporter = Reporter { sender: sender(2)?, origin, shared, about, agent_ns };
         let outlets = vec![
             Outlet::begin("otlp-logs", config.queue, logs)?,

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs};
 use opentelemetry_proto::tonic::{common::v1::InstrumentationScope, resource::v1::Resource};
 
 use super::attributes::{attribute, text};
-use crate::collector::metrics::About;
+use crate::{collector::metrics::About, here};
 
 /// The version of the conventions that names are taken from.
 pub const SCHEMA: &str = "https://opentelemetry.io/schemas/1.37.0";
@@ -24,10 +24,9 @@ pub struct Origin {
 impl Origin {
     /// Of this host.
     pub fn here(about: &About) -> Self {
-        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        let boot = boot.trim().to_owned();
+        let boot = here::boot_id().unwrap_or_default();
         let version = env!("CARGO_PKG_VERSION");
-        let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let name = here::name();
         let release =
             fs::read_to_string("/etc/os-release").or_else(|_| fs::read_to_string("/usr/lib/os-release"));
         let release = release.unwrap_or_default();

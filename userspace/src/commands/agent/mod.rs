@@ -44,6 +44,7 @@ use crate::{
         writes::{self, Writes},
     },
     fleet::{connect::Connect, envelope::Origin},
+    here,
     policy::file::Policy,
     recording::header::HookFact,
     source::open::{Opened, Options},
@@ -252,10 +253,8 @@ fn connect(bus: &BusSettings) -> Option<Connect> {
 
 /// Where this host's events come from.
 fn origin(bus: &BusSettings, ledger: u32) -> Result<Origin> {
-    const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
-    let host = bus.host.0.clone();
-    let host = host.unwrap_or_else(|| rustix::system::uname().nodename().to_string_lossy().into_owned());
-    let boot_id = std::fs::read_to_string(BOOT_ID).with_context(|| BOOT_ID)?.trim().to_owned();
+    let host = bus.host.0.clone().unwrap_or_else(here::name);
+    let boot_id = here::boot_id().context("the id of this boot")?;
     Ok(Origin { host, boot_id, ledger })
 }
 

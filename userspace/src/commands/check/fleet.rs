@@ -1,10 +1,6 @@
 //! What the hosts of a fleet sent: the newest state of each, and all events that the stream has, or those of a while.
 
-use std::{
-    io::Write,
-    ops::ControlFlow,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::{io::Write, ops::ControlFlow};
 
 use anyhow::Result;
 
@@ -20,6 +16,7 @@ use crate::{
         model::{Fleet, Host, Standing},
         stream::{Arrived, From, StreamError, Which, read},
     },
+    here,
 };
 
 /// Reads both streams, and says what is wrong.
@@ -34,9 +31,8 @@ pub fn run(connect: &Connect, args: &Args, out: &mut dyn Write) -> Result<u8> {
         fleet.event(topic, seq, payload);
     };
     runtime.block_on(whole(connect, Which::Events, args.fleet.from(), event))?;
-    let now_ns = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
     let mut failed = 0;
-    let hosts = fleet.worst_first(u64::try_from(now_ns).unwrap_or(u64::MAX));
+    let hosts = fleet.worst_first(here::now_ns());
     for (name, host, standing) in &hosts {
         failed += usize::from(fails(*standing));
         match args.json {

@@ -9,7 +9,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use anyhow::Result;
@@ -31,6 +31,7 @@ use crate::{
         model::Fleet,
         stream::{self, Arrived, From, StreamError, Which},
     },
+    here::now_ns,
     view::{
         fleet::{Effect, Reading, Ui, draw},
         top::config::Config,
@@ -57,11 +58,6 @@ struct Shared {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // What is in it is whole at any time.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn now_ns() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Shows a fleet, or prints it.
@@ -132,8 +128,8 @@ impl Shared {
         lock(&self.failed).take().map_or(Ok(()), |error| Err(error.into()))
     }
 
-    /// Whether a host has a violation.
-    fn found(&self) -> bool {
+    /// Ends reading, and says whether a host has a violation.
+    fn end(&self) -> bool {
         self.quit.store(true, Ordering::Relaxed);
         lock(&self.fleet).hosts.values().any(|host| host.found() != 0)
     }
@@ -166,7 +162,7 @@ fn print(shared: Arc<Shared>, args: &Args, out: &mut dyn Write) -> Result<bool> 
         }
         out.flush()?;
         if args.once {
-            return Ok(shared.found());
+            return Ok(shared.end());
         }
         thread::sleep(Duration::from_secs(1));
         shared.failed()?;
@@ -216,7 +212,7 @@ fn show(connect: &Connect, shared: Arc<Shared>, args: &Args, config: &Config) ->
             Effect::Fetch(seq) => fetch(connect, &shared, seq)?,
         }
     }
-    Ok(shared.found())
+    Ok(shared.end())
 }
 
 /// Fetches an event on a thread of its own.

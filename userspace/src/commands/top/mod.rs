@@ -33,6 +33,7 @@ use anyhow::{Result, anyhow};
 
 use super::{BadInput, Policing, Watching, exit, fleet::OfFleet, recording, watching::span};
 use crate::{
+    here,
     hooks::table::{HookSpec, Need},
     recording::header::HookFact,
     source::open::OpenError,
@@ -259,7 +260,7 @@ fn about_here(source: scene::Source, light: bool) -> About {
         source,
         kernel: kernel.release,
         tdx_module: kernel.tdx_module,
-        hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        hostname: here::name(),
         no_calls: light.then_some("--light: SEAMCALLs are only counted"),
         ..About::default()
     }
