@@ -17,7 +17,7 @@ use septwatch::{
     fleet::{
         self,
         connect::{Connect, Servers},
-        envelope::{HostState, Number, Origin},
+        envelope::{HostState, Number, Origin, Wrapper},
     },
     here::now_ns,
     model::{accounting::Balance, verdict::Verdict},
@@ -102,6 +102,7 @@ fn main() -> Result<()> {
 /// A host, as far as it is played.
 struct Host {
     origin: Origin,
+    wrapper: Wrapper,
     seqs: [u64; CPUS as usize],
     violations: u64,
 }
@@ -127,18 +128,13 @@ async fn play(args: &Args, at: u32) -> Result<Sent> {
         .build(client);
     fleet::ensure(&context, Duration::from_secs(3600)).await.context("the streams")?;
     let boot = now_ns();
-    let mut hosts: Vec<_> = (at..args.hosts)
-        .step_by(args.connections as usize)
-        .map(|host| Host {
-            origin: Origin {
-                host: format!("{}-{host}", args.name),
-                boot_id: format!("simulated-{boot}-{host}"),
-                ledger: 1,
-            },
-            seqs: [0; CPUS as usize],
-            violations: 0,
-        })
-        .collect();
+    let mut hosts = Vec::new();
+    for host in (at..args.hosts).step_by(args.connections as usize) {
+        let boot_id = format!("simulated-{boot}-{host}");
+        let origin = Origin { host: format!("{}-{host}", args.name), boot_id, ledger: 1 };
+        let wrapper = origin.wrapper()?;
+        hosts.push(Host { origin, wrapper, seqs: [0; CPUS as usize], violations: 0 });
+    }
     let (life, violation) = lines()?;
     let (begun, mut sent, mut under_way) = (Instant::now(), Sent::default(), VecDeque::<Ack>::new());
     let end = Duration::from_secs(args.seconds);
@@ -153,7 +149,7 @@ async fn play(args: &Args, at: u32) -> Result<Sent> {
             host.seqs[usize::from(cpu)] += 1;
             host.violations += u64::from(is_violation);
             let mut envelope = String::new();
-            host.origin.wrap(number, line, &mut envelope)?;
+            host.wrapper.wrap(number, line, &mut envelope);
             let message = PublishMessage::build().message_id(host.origin.id(number)).payload(envelope.into());
             let subject = fleet::event_subject(&host.origin.host, topic);
             under_way.push_back(Box::pin(context.send_publish(subject, message).await?.into_future()));

@@ -1,6 +1,6 @@
 //! What hosts send: events with where they come from, and how the host stands.
 
-use std::{borrow::Cow, collections::BTreeMap, fmt::Write as _};
+use std::{borrow::Cow, collections::BTreeMap, fmt::Write as _, io};
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -19,8 +19,7 @@ pub struct Origin {
 }
 
 /// A record of the kernel's, or a step of the policy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Number {
     /// A record: its CPU, and its number among those of this CPU's vital records in this ledger.
     Record {
@@ -48,17 +47,35 @@ impl Origin {
         }
     }
 
-    /// Appends the [`Envelope`] of this event, which is JSON, to `out`.
+    /// What puts its events into envelopes.
     ///
     /// # Errors
-    /// The name is no text that JSON has.
-    pub fn wrap(&self, number: Number, event: &str, out: &mut String) -> Result<(), serde_json::Error> {
-        let (origin, number) = (serde_json::to_string(self)?, serde_json::to_string(&number)?);
-        // Two objects in one, and the event as it is.
-        let (origin, number) = (origin.trim_end_matches('}'), &number[1..number.len() - 1]);
+    /// A name is no text that JSON has.
+    pub fn wrapper(&self) -> io::Result<Wrapper> {
+        let mut head = serde_json::to_string(self)?;
+        // One object: the number and the event follow.
+        head.pop();
+        Ok(Wrapper { head })
+    }
+}
+
+/// Puts events into envelopes.
+#[derive(Clone, Debug)]
+pub struct Wrapper {
+    /// The beginning of each.
+    head: String,
+}
+
+impl Wrapper {
+    /// Appends the [`Envelope`] of this event, which is JSON, to `out`.
+    pub fn wrap(&self, number: Number, event: &str, out: &mut String) {
+        out.push_str(&self.head);
         // Writing to a String cannot fail.
-        let _ = write!(out, "{origin},{number},\"event\":{event}}}");
-        Ok(())
+        let _ = match number {
+            Number::Record { cpu, seq } => write!(out, ",\"cpu\":{cpu},\"seq\":{seq}"),
+            Number::Step { agent_ns, step } => write!(out, ",\"agent_ns\":{agent_ns},\"step\":{step}"),
+        };
+        out.extend([",\"event\":", event, "}"]);
     }
 }
 
@@ -185,7 +202,7 @@ mod tests {
         let event = r#"{"type":"violation","cpu":9}"#;
         for number in [Number::Record { cpu: 3, seq: 11 }, Number::Step { agent_ns: 5, step: 0 }] {
             let mut text = String::new();
-            origin.wrap(number, event, &mut text).unwrap();
+            origin.wrapper().unwrap().wrap(number, event, &mut text);
             let envelope: Envelope<'_> = serde_json::from_str(&text).unwrap();
             let found = (&*envelope.host, &*envelope.boot_id, envelope.ledger, envelope.event.get());
             assert_eq!(found, (&*origin.host, "b", 7, event));

@@ -2,7 +2,7 @@
 
 use std::{
     borrow::Cow,
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, VecDeque},
 };
 
 use septwatch_common::Violation;
@@ -44,7 +44,8 @@ pub struct Host {
     pub recent: VecDeque<Seen>,
     /// Time of the newest event, in ns since 1970.
     pub last_ns: u64,
-    ledgers: HashMap<(String, u32), Ledger>,
+    /// By boot and number, in the order in which they were first heard of.
+    ledgers: Vec<(String, u32, Ledger)>,
 }
 
 /// What came of one ledger.
@@ -135,9 +136,8 @@ impl Fleet {
     /// Takes in a message of the stream of events, which has this topic and number. True: a violation is new.
     pub fn event(&mut self, topic: &str, message: u64, payload: &[u8]) -> bool {
         let envelope = serde_json::from_slice::<Envelope<'_>>(payload).ok();
-        let Some((envelope, number)) =
-            envelope.and_then(|envelope| Some((envelope.number()?, envelope))).map(|(n, e)| (e, n))
-        else {
+        let numbered = envelope.and_then(|envelope| Some((envelope.number()?, envelope)));
+        let Some((number, envelope)) = numbered else {
             self.foreign += 1;
             return false;
         };
@@ -212,18 +212,16 @@ impl Fleet {
 impl Host {
     /// Whether what has this number has not come before.
     fn is_new(&mut self, envelope: &Envelope<'_>, number: Number) -> bool {
-        // Nearly every time it is one that is known: no key is made for looking.
-        let known = self
-            .ledgers
-            .iter_mut()
-            .find(|((boot_id, ledger), _)| *ledger == envelope.ledger && **boot_id == *envelope.boot_id);
-        let ledger = match known {
-            Some((_, ledger)) => ledger,
-            None => {
-                let key = (envelope.boot_id.clone().into_owned(), envelope.ledger);
-                self.ledgers.entry(key).or_default()
-            }
+        let is_its = |(boot_id, ledger, _): &(String, u32, Ledger)| {
+            *ledger == envelope.ledger && **boot_id == *envelope.boot_id
         };
+        // There are few, and the newest is nearly always the one.
+        let at = self.ledgers.iter().rposition(is_its).unwrap_or_else(|| {
+            let boot_id = envelope.boot_id.clone().into_owned();
+            self.ledgers.push((boot_id, envelope.ledger, Ledger::default()));
+            self.ledgers.len() - 1
+        });
+        let (_, _, ledger) = &mut self.ledgers[at];
         match number {
             Number::Record { cpu, seq } => {
                 let cpu = usize::from(cpu);
@@ -240,8 +238,9 @@ impl Host {
 
     /// Records that never came, of those between the first and the last that did: lost on the way, or lost by the kernel.
     pub fn missing(&self) -> u64 {
-        let ledgers = self.ledgers.values();
-        let sequences = ledgers.flat_map(|ledger| ledger.cpus.iter().flatten().chain(ledger.steps.values()));
+        let ledgers = self.ledgers.iter();
+        let sequences =
+            ledgers.flat_map(|(_, _, ledger)| ledger.cpus.iter().flatten().chain(ledger.steps.values()));
         sequences.fold(0, |sum, sequence| sum.saturating_add(sequence.missing()))
     }
 
@@ -289,7 +288,7 @@ mod tests {
     fn sent(host: &str, ledger: u32, number: Number, event: &str) -> Vec<u8> {
         let origin = Origin { host: host.to_owned(), boot_id: "b".to_owned(), ledger };
         let mut text = String::new();
-        origin.wrap(number, event, &mut text).unwrap();
+        origin.wrapper().unwrap().wrap(number, event, &mut text);
         text.into_bytes()
     }
 

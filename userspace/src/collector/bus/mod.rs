@@ -24,7 +24,10 @@ use tokio::sync::Notify;
 use super::{message::Message, outlet::Counts, snapshot::Shared};
 use crate::{
     collector::metrics::About,
-    fleet::{connect::Connect, envelope::Origin},
+    fleet::{
+        connect::Connect,
+        envelope::{Origin, Wrapper},
+    },
 };
 use publish::Publisher;
 use spool::{Spool, SpoolError};
@@ -45,6 +48,7 @@ pub enum BusError {
 #[derive(Debug)]
 pub struct Bus {
     origin: Origin,
+    wrapper: Wrapper,
     spool: Spool,
     counts: Arc<Counts>,
     wake: Arc<Notify>,
@@ -92,6 +96,7 @@ impl Bus {
             .name("septwatch-bus".to_owned())
             .spawn(move || runtime.block_on(publisher.run()))?;
         Ok(Self {
+            wrapper: origin.wrapper()?,
             origin,
             spool,
             counts,
@@ -109,17 +114,15 @@ impl Bus {
         self.line.clear();
         let id = self.origin.id(message.number);
         publish::begin_line(&mut self.line, message.topic, &id);
-        let wrapped = self.origin.wrap(message.number, &message.line, &mut self.line);
+        self.wrapper.wrap(message.number, &message.line, &mut self.line);
         self.line.push('\n');
-        let put = wrapped
-            .map_err(|error| error.to_string())
-            .and_then(|()| self.spool.append(self.line.as_bytes()).map_err(|error| error.to_string()));
-        match put {
+        match self.spool.append(self.line.as_bytes()) {
             Ok(()) => {
                 self.loses = false;
                 self.wake.notify_one();
             }
-            Err(why) => {
+            Err(error) => {
+                let why = error.to_string();
                 self.counts.lost(1, &why);
                 // Not for each, and the way to the server has its own troubles.
                 if !std::mem::replace(&mut self.loses, true) {

@@ -16,7 +16,7 @@ fn fleet(good: u64) -> Fleet {
     let mut send = |host: &str, seq: u64, topic: &str, event: &str| {
         let origin = Origin { host: host.to_owned(), boot_id: "b".to_owned(), ledger: 1 };
         let mut text = String::new();
-        origin.wrap(Number::Record { cpu: 0, seq }, event, &mut text).unwrap();
+        origin.wrapper().unwrap().wrap(Number::Record { cpu: 0, seq }, event, &mut text);
         fleet.event(topic, 1000 + seq, text.as_bytes());
     };
     for n in 0..good {
@@ -137,7 +137,7 @@ fn what_others_send_cannot_steer_the_terminal() {
     let origin = Origin { host: "a\u{1b}[2Jb\u{202e}".to_owned(), boot_id: "b".to_owned(), ledger: 1 };
     let mut text = String::new();
     let event = r#"{"violation":"zap-failed","confidence":"certain","comm":"\u001b]0;x\u0007","wall_ns":7}"#;
-    origin.wrap(Number::Record { cpu: 0, seq: 0 }, event, &mut text).unwrap();
+    origin.wrapper().unwrap().wrap(Number::Record { cpu: 0, seq: 0 }, event, &mut text);
     fleet.event("violation", 1, text.as_bytes());
     let mut ui = Ui::default();
     for _ in 0..2 {
