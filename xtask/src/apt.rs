@@ -6,13 +6,13 @@
 
 mod sources;
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::{cache, run};
+use crate::{cache, lock, run};
 
 /// The file in the folder that apt's tools are given.
 const CONFIG: &str = "apt.conf";
@@ -39,6 +39,8 @@ pub fn missing(packages: &[&str]) -> Result<Vec<String>> {
 /// One suite of the distribution, with lists and packages in the cache.
 pub struct Private {
     folder: PathBuf,
+    /// apt's own locks make the second fail, not wait.
+    _lock: File,
 }
 
 impl Private {
@@ -65,7 +67,9 @@ impl Private {
             Index::Binaries => ("deb", "Packages"),
             Index::Sources => ("deb-src", "Sources"),
         };
-        let folder = cache::root()?.join("apt").join(format!("{suite}-{kind}"));
+        let name = format!("{suite}-{kind}");
+        let lock = lock::alone(&format!("apt-{name}"))?;
+        let folder = cache::root()?.join("apt").join(name);
         let place = folder.to_str().filter(|path| !path.contains(['"', '\n']));
         let place = place.with_context(|| format!("apt cannot use the folder {}", folder.display()))?;
         for part in ["sources", "lists/partial", "cache/archives/partial"] {
@@ -83,7 +87,7 @@ impl Private {
         let config = folder.join(CONFIG);
         fs::write(&config, config_text(place))
             .with_context(|| format!("cannot write {}", config.display()))?;
-        Ok(Self { folder })
+        Ok(Self { folder, _lock: lock })
     }
 
     /// The versions of a package that the suite has, as apt orders them: newest first.

@@ -28,6 +28,11 @@ const HOST_CRATES: [&str; 3] = ["--workspace", "--exclude", "septwatch-ebpf"];
 /// # Errors
 /// Set-up fails. What a part finds wrong is not an error but an exit code.
 pub fn run() -> Result<ExitCode> {
+    let options = test::Options { strict: true, ..test::Options::default() };
+    test::beside_the_lab(&options, || all(&options))
+}
+
+fn all(options: &test::Options) -> Result<ExitCode> {
     setup::for_building()?;
     let mut told = Vec::new();
     let mut good = true;
@@ -47,7 +52,7 @@ pub fn run() -> Result<ExitCode> {
     }
     println!("\n== tests");
     let start = Instant::now();
-    let count = test::floors(&test::Options { strict: true, ..test::Options::default() })?;
+    let count = test::floors(options)?;
     told.push(format!(
         "tests: {}, {}",
         if count.is_good(true) { "good" } else { "FAILED" },

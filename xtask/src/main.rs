@@ -11,6 +11,7 @@ mod ci;
 mod deb;
 mod fleet;
 mod lab;
+mod lock;
 mod run;
 mod screens;
 mod setup;

@@ -24,6 +24,13 @@ pub fn quiet(command: &mut Command) -> Result<String> {
     bail!("`{}`: {}\n{}", line(command), output.status, lines[lines.len().saturating_sub(TAIL)..].join("\n"))
 }
 
+/// A program that runs in the time that nothing else wants (`SCHED_IDLE`): what is measured beside it is not disturbed.
+pub fn idle(program: &str) -> Command {
+    let mut command = Command::new("chrt");
+    command.args(["--idle", "0", program]);
+    command
+}
+
 /// Runs a command to its end with its output shown as it comes.
 ///
 /// # Errors

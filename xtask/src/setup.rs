@@ -11,14 +11,13 @@ mod rust_src;
 pub mod unpacked;
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, File};
+use std::fs::File;
 use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-use crate::cache;
-use crate::step::note;
+use crate::{cache, lock};
 
 /// What building needs: a C compiler as linker, the sources of `core`, bpf-linker.
 ///
@@ -84,20 +83,12 @@ fn by_hand(what: &str, why: &anyhow::Error, command: &str) -> anyhow::Error {
     anyhow::anyhow!("{what}\n{why:#}\nRun: {command}")
 }
 
-/// Waits until no other xtask sets up this cache, and holds it for as long as the returned file is open.
+/// Waits until nobody else sets up this cache, and holds it for as long as the returned file is open.
 ///
 /// # Errors
 /// The cache folder cannot be written.
 pub fn alone() -> Result<File> {
-    let folder = cache::root()?;
-    fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    let path = folder.join("setup.lock");
-    let lock = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
-    if lock.try_lock().is_err() {
-        note("setup", format_args!("waiting for another xtask that holds {}", path.display()));
-        lock.lock().with_context(|| format!("cannot lock {}", path.display()))?;
-    }
-    Ok(lock)
+    lock::alone("setup")
 }
 
 /// Where a program of this name is found in `PATH`.

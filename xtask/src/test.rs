@@ -6,6 +6,7 @@ mod libtest;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
+use std::thread::JoinHandle;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
@@ -29,6 +30,18 @@ pub struct Options {
     /// Which floors; all where none is given.
     #[arg(value_enum, value_name = "FLOOR")]
     pub floors: Vec<Floor>,
+}
+
+impl Options {
+    fn floors(&self) -> Vec<Floor> {
+        let mut floors = self.floors.clone();
+        if floors.is_empty() {
+            floors.extend(Floor::value_variants());
+        }
+        floors.sort_unstable();
+        floors.dedup();
+        floors
+    }
 }
 
 /// A floor of tests, by what it needs.
@@ -157,9 +170,18 @@ impl Floor {
 /// # Errors
 /// As [`floors`].
 pub fn run(options: &Options) -> Result<ExitCode> {
-    let count = floors(options)?;
+    let count = beside_the_lab(options, || floors(options))?;
     count.tell();
     Ok(if count.is_good(options.strict) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Does this while what the lab needs is built, where these floors have the lab's: most tests sleep much of their time.
+pub fn beside_the_lab<T>(options: &Options, work: impl FnOnce() -> T) -> T {
+    let lab = options.floors().contains(&Floor::Lab).then(|| lab::floor::begin(options.kernels));
+    let done = work();
+    // It is done, too, unless the work ended early: then it must not go on alone.
+    let _ = lab.map(JoinHandle::join);
+    done
 }
 
 /// Runs floors after all set-up, and returns the count over all of them. A failing test or build is not an error:
@@ -177,13 +199,7 @@ pub fn floors(options: &Options) -> Result<Count> {
             return Ok(total);
         }
     };
-    let mut floors = options.floors.clone();
-    if floors.is_empty() {
-        floors.extend(Floor::value_variants());
-    }
-    floors.sort_unstable();
-    floors.dedup();
-    for floor in floors {
+    for floor in options.floors() {
         let start = Instant::now();
         let name = format!("floor {}", floor.number());
         let count = match floor.prepare(options.kernels) {

@@ -8,9 +8,9 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use super::{place, width};
 use crate::apt::{Index, Private};
-use crate::run;
 use crate::setup::packages;
 use crate::step::{Outcome, note, step};
+use crate::{lock, run};
 
 /// The suite whose Bochs is built: 3.0 is the first with all that TDX hosts want of a CPU model and is released.
 const SUITE: &str = "trixie";
@@ -76,7 +76,7 @@ panic: action=fatal
 /// # Errors
 /// It cannot be fetched or built, or a package is missing that cannot be installed.
 pub fn ensure() -> Result<Bochs> {
-    let _lock = place::alone("machine")?;
+    let _lock = lock::alone("machine")?;
     if let Some(bochs) = on_path()? {
         return Ok(bochs);
     }
@@ -152,10 +152,7 @@ fn build(bochs: &Bochs, folder: &Path) -> Result<()> {
     let jobs = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
     run::quiet(Command::new("./configure").args(CONFIGURE).current_dir(&tree))?;
     run::quiet(
-        Command::new("nice")
-            .args(["-n", "10", "make", &format!("-j{jobs}"), "bochs"])
-            .env_remove("MAKEFLAGS")
-            .current_dir(&tree),
+        run::idle("make").args([&format!("-j{jobs}"), "bochs"]).env_remove("MAKEFLAGS").current_dir(&tree),
     )?;
     fs::copy(tree.join("bochs"), &bochs.program).context("Bochs left no program")?;
     Ok(())

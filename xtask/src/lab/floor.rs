@@ -2,6 +2,7 @@
 //! have for itself (a second CPU, say) shares one with others, for septwatch is slow to load where all is emulated.
 
 use std::path::Path;
+use std::thread::JoinHandle;
 
 use anyhow::{Result, ensure};
 use clap::ValueEnum;
@@ -43,6 +44,12 @@ pub fn prepare(kernels: Kernels) -> Result<()> {
         kernel::ensure(&source::released(release)?)?;
     }
     Ok(())
+}
+
+/// Begins with that behind everything else: the kernel takes the time that nothing else wants. [`prepare`] waits for it,
+/// and says what went wrong.
+pub fn begin(kernels: Kernels) -> JoinHandle<()> {
+    std::thread::spawn(move || drop(prepare(kernels)))
 }
 
 /// Runs everything. Names carry the kernel's.

@@ -14,9 +14,9 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use super::source::Source;
 use super::{modules, place};
-use crate::run;
 use crate::setup::packages;
 use crate::step::{Outcome, note, seconds, step};
+use crate::{lock, run};
 
 /// Where the module goes in the kernel's source, and the Makefile that is told so.
 const TDX: &str = "arch/x86/virt/vmx/tdx";
@@ -58,7 +58,7 @@ pub struct Image {
 /// # Errors
 /// A missing program that cannot be installed, a source without TDX, a compile error (with the end of its log).
 pub fn ensure(source: &Source) -> Result<Image> {
-    let lock = place::alone(&lock(&source.name))?;
+    let held = lock::alone(&lock_name(&source.name))?;
     let compiler = compiler()?;
     let config = place::tests_lab().join("kernel.config");
     let config_text =
@@ -103,12 +103,12 @@ pub fn ensure(source: &Source) -> Result<Image> {
             Ok((Outcome::Done(format!("built in {}", folder.display())), ()))
         })?;
     }
-    drop(lock);
+    drop(held);
     Ok(image(folder, &state))
 }
 
-/// Whoever works in the tree of this kernel holds this lock.
-pub fn lock(name: &str) -> String {
+/// Whoever works in the tree of this kernel holds the lock of this name.
+pub fn lock_name(name: &str) -> String {
     format!("kernel-{name}")
 }
 
@@ -207,10 +207,10 @@ fn configure(tree: &Path, fragment: &Path) -> Result<()> {
     Ok(())
 }
 
-/// `make` in a folder of the kernel's source, behind what people do.
+/// `make` in a folder of the kernel's source, in the time that nothing else wants.
 pub fn make(tree: &Path) -> Command {
-    let mut make = Command::new("nice");
-    make.args(["-n", "10", "make", "-C"]).arg(tree).env("LC_ALL", "C").env_remove("MAKEFLAGS");
+    let mut make = run::idle("make");
+    make.arg("-C").arg(tree).env("LC_ALL", "C").env_remove("MAKEFLAGS");
     make
 }
 

@@ -8,7 +8,6 @@ use anyhow::{Context as _, Result};
 use sha2::{Digest as _, Sha256};
 
 use crate::cache;
-use crate::step::note;
 
 /// Hexadecimal digits of a key in a folder's name.
 const KEY: usize = 12;
@@ -57,20 +56,6 @@ pub fn file_hash(path: &Path) -> Result<String> {
 
 fn hex(hash: Sha256) -> String {
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Waits until no other xtask builds this thing, and holds it for as long as the returned file is open.
-///
-/// # Errors
-/// The lock file cannot be written.
-pub fn alone(what: &str) -> Result<File> {
-    let path = folder("locks")?.join(what);
-    let lock = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
-    if lock.try_lock().is_err() {
-        note("lab", format_args!("waiting for another xtask that builds {what}"));
-        lock.lock().with_context(|| format!("cannot lock {}", path.display()))?;
-    }
-    Ok(lock)
 }
 
 #[cfg(test)]

@@ -10,8 +10,8 @@ use anyhow::{Context as _, Result, ensure};
 use super::boot::Initrd;
 use super::place;
 use crate::apt::{Index, Private};
-use crate::run;
 use crate::step::{Outcome, note, step};
+use crate::{lock, run};
 
 /// The suite: one that holds all that its packages depend on, and a QEMU of 10.1 or later, which knows TDX.
 const SUITE: &str = "sid";
@@ -38,7 +38,7 @@ pub struct Qemu {
 /// # Errors
 /// It cannot be fetched, or its packages are not as they were.
 pub fn ensure() -> Result<Qemu> {
-    let _lock = place::alone("qemu")?;
+    let _lock = lock::alone("qemu")?;
     let folder = place::folder("qemu")?;
     let known = folder.join("known");
     step("QEMU", || {

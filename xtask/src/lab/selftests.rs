@@ -8,9 +8,9 @@ use anyhow::{Context as _, Result};
 
 use super::kernel::{self, Image};
 use super::place;
-use crate::run;
 use crate::setup::packages;
 use crate::step::{Outcome, note, step};
+use crate::{lock, run};
 
 /// Their names under `tools/testing/selftests/kvm`.
 const TESTS: [&str; 5] = [
@@ -29,7 +29,7 @@ const FOLDER: &str = "tools/testing/selftests/kvm";
 /// # Errors
 /// A missing program or header that cannot be installed, or a compile error.
 pub fn ensure(image: &Image) -> Result<Vec<PathBuf>> {
-    let _lock = place::alone(&kernel::lock(&image.name))?;
+    let _lock = lock::alone(&kernel::lock_name(&image.name))?;
     // The tree's name tells source and compiler.
     let tree = image.tree.file_name().unwrap_or_default().to_string_lossy();
     let folder =

@@ -34,7 +34,7 @@ pub fn bpf_linker() -> Result<PathBuf> {
 /// # Errors
 /// As [`bpf_linker`].
 pub fn cargo_deny() -> Result<PathBuf> {
-    in_cache(CARGO_DENY, CARGO_DENY_VERSION, "release")
+    in_cache(CARGO_DENY, CARGO_DENY_VERSION)
 }
 
 /// Makes sure that cargo-deb is there, and returns its path.
@@ -42,13 +42,13 @@ pub fn cargo_deny() -> Result<PathBuf> {
 /// # Errors
 /// As [`bpf_linker`].
 pub fn cargo_deb() -> Result<PathBuf> {
-    // It works for seconds: optimizing it takes longer than that saves.
-    in_cache(CARGO_DEB, CARGO_DEB_VERSION, "dev")
+    in_cache(CARGO_DEB, CARGO_DEB_VERSION)
 }
 
-fn in_cache(program: &str, version: &str, profile: &str) -> Result<PathBuf> {
+fn in_cache(program: &str, version: &str) -> Result<PathBuf> {
     let root = cache::root()?.join(format!("{program}-{version}"));
-    step(program, || ensure(program, version, &root, profile))
+    // They work for seconds: optimizing them takes longer than that saves.
+    step(program, || ensure(program, version, &root, "dev"))
 }
 
 /// Takes the program of the cache, else one of the same version in `PATH`, else builds it into the cache with this profile.

@@ -5,8 +5,8 @@ use std::process::Command;
 use anyhow::{Result, anyhow, bail};
 
 use super::{by_hand, on_path};
-use crate::run;
 use crate::step::{Outcome, note, step};
+use crate::{lock, run};
 
 /// Makes sure that programs are there, as one step of this name. Each is given with the Debian package that has it; a program that needs
 /// more than one is given more than once. Where one is missing, root on a machine with apt installs the packages.
@@ -43,6 +43,7 @@ pub fn install(name: &str, packages: &str) -> Result<()> {
         return Err(by_hand(&what, &anyhow!("only root can install them"), &command));
     }
     note(name, format_args!("installing {packages}"));
+    let _lock = lock::alone("apt")?;
     let install = || {
         let mut apt = Command::new("apt-get");
         apt.env("DEBIAN_FRONTEND", "noninteractive").args(["install", "-y", "--no-install-recommends"]);

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::{by_hand, on_path};
 use crate::step::{Outcome, step};
-use crate::{apt, cache, run};
+use crate::{apt, cache, lock, run};
 
 /// Programs that are unpacked together.
 pub struct Group {
@@ -102,6 +102,7 @@ impl Group {
             }
         }
         let download = tempfile::tempdir_in(folder)?;
+        let _lock = lock::alone("apt")?;
         let fetch = || {
             let mut wanted = if self.alone { Vec::new() } else { apt::missing(packages)? };
             for name in packages {
