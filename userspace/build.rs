@@ -6,7 +6,7 @@ mod cache;
 use std::{
     env,
     ffi::{OsStr, OsString},
-    fs,
+    fs::{self, File},
     path::{Path, PathBuf},
 };
 
@@ -38,6 +38,8 @@ fn main() -> Result<()> {
         // `-Z build-std` on the stable compiler, for the eBPF crates alone: they are built by a cargo of their own.
         env::set_var("RUSTC_BOOTSTRAP", "1");
     }
+    let _alone =
+        share_target(&out).context("cannot share the folder in which the eBPF programs are built")?;
     // The object that logs, then the one that does not, in the same place.
     for (features, name) in [(&["log"][..], "septwatch-bpf-log"), (&[], "septwatch-bpf")] {
         let package =
@@ -56,6 +58,25 @@ fn main() -> Result<()> {
     let key: String = hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
     println!("cargo::rustc-env=SEPTWATCH_PROGRAMS={key}");
     Ok(())
+}
+
+/// Makes every profile and every choice of features build the eBPF programs, which are the same for all of them, in one
+/// folder of the target folder, and holds that until the returned file is dropped: objects of all features have one name.
+fn share_target(out: &Path) -> Result<File> {
+    // Of `TARGET/PROFILE/build/septwatch-HASH/out`.
+    let shared = out.ancestors().nth(4).context("an odd OUT_DIR")?.join("aya-build");
+    fs::create_dir_all(&shared)?;
+    // aya-build takes this folder of OUT_DIR.
+    let link = out.join("aya-build");
+    if !link.is_symlink() {
+        if link.exists() {
+            fs::remove_dir_all(&link)?;
+        }
+        std::os::unix::fs::symlink(&shared, &link)?;
+    }
+    let lock = File::create(shared.join("lock"))?;
+    lock.lock()?;
+    Ok(lock)
 }
 
 /// Leaves out the debugging information, from which the linker made the BTF: nine tenths of the object, which would be

@@ -3,6 +3,7 @@
 
 mod bus;
 mod container;
+mod hostile;
 mod kubernetes;
 mod otlp;
 mod package;

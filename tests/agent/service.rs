@@ -104,15 +104,19 @@ fn a_storm_is_scraped_at_once_and_nothing_is_lost_unaccounted() {
     let listen = format!("127.0.0.1:{port}");
     let arguments =
         ["agent", "--demo", "--pace", "max", "--latency", "--events-file", "-", "--metrics-listen", &listen];
+    let arguments = [&arguments[..], &["--tds", "1000"]].concat();
     let running = Run::new(&septwatch, &arguments).start_acting();
     let value = |text: &str, series: &str| -> f64 {
         let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
         line.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {series}: {text}"))
     };
     let pages = "septwatch_records_total{stream=\"pages\"}";
-    until("a million records", || {
-        web::get(port, "/metrics").filter(|(_, _, text)| text.contains(pages) && value(text, pages) > 1e6)
+    until("a million records of a thousand TDs", || {
+        let text = web::get(port, "/metrics").filter(|(_, _, text)| text.contains(pages))?.2;
+        let tds = value(&text, "septwatch_tds{life=\"finalized\"}");
+        (value(&text, pages) > 1e6 && tds > 990.0).then_some(())
     });
+    let (begun, before) = (Instant::now(), value(&web::get(port, "/metrics").unwrap().2, pages));
     let mut took: Vec<_> = (0..50)
         .map(|_| {
             let begun = Instant::now();
@@ -123,10 +127,21 @@ fn a_storm_is_scraped_at_once_and_nothing_is_lost_unaccounted() {
     took.sort();
     assert!(took[25] < Duration::from_millis(50), "the median of {took:?}");
     let text = web::get(port, "/metrics").unwrap().2;
+    let rate = (value(&text, pages) - before) / begun.elapsed().as_secs_f64();
     let memory = value(&text, "process_resident_memory_bytes");
-    eprintln!("a scrape took {:?} (median of 50), the agent {:.0} MB", took[25], memory / 1e6);
+    eprintln!(
+        "{rate:.0} records a second; a scrape took {:?} (median of 50), the agent {:.0} MB",
+        took[25],
+        memory / 1e6
+    );
     assert!(memory < 256e6, "{memory}");
     assert_eq!(value(&text, "septwatch_output_lost_events_total{output=\"events\"}"), 0.0);
+    for stream in ["vital", "pages"] {
+        let of = |family: &str| value(&text, &format!("septwatch_{family}_total{{stream=\"{stream}\"}}"));
+        // What is on its way is at most what the ring has room for.
+        let (numbered, accounted) = (of("records"), of("received_records") + of("lost_records"));
+        assert!(accounted <= numbered && numbered - accounted < 1e6, "{stream}: {text}");
+    }
     let offered = value(&text, "septwatch_output_events_total{output=\"events\"}");
     running.signal(Signal::TERM);
     let done = running.finish().exits(0);

@@ -1,5 +1,5 @@
-//! Whether a file is one that only root and the user of this process decide about, as a policy or a configuration; or read,
-//! as a key.
+//! Whether a file or a folder is one that only root and the user of this process decide about, as a policy or a
+//! configuration; or read, as a key.
 
 use std::{
     ffi::OsStr,
@@ -16,7 +16,7 @@ const LARGEST: u64 = 1 << 20;
 const STICKY: u32 = 0o1000;
 const OTHERS_WRITE: u32 = 0o022;
 
-/// The file must not be followed.
+/// It must not be followed.
 #[derive(Debug, Error)]
 pub enum TrustError {
     /// It, or a folder that leads to it, cannot be looked at.
@@ -97,21 +97,31 @@ pub fn check(path: &Path, file: &File) -> Result<(), TrustError> {
         let mode = metadata.mode() & 0o7777;
         return Err(untrusted(path, format!("others can write it (mode {mode:04o}): chmod go-w")));
     }
-    for folder in folders(path).map_err(|error| unreadable(path, error))? {
-        let metadata = fs::metadata(&folder).map_err(|error| unreadable(&folder, error))?;
-        if let Some(owner) = stranger(&metadata) {
-            let what = format!(
-                "a folder of uid {owner}, who can put another file into it: it must be root's or yours"
-            );
-            return Err(untrusted(&folder, what));
-        }
-        if metadata.mode() & OTHERS_WRITE != 0 && metadata.mode() & STICKY == 0 {
-            let mode = metadata.mode() & 0o7777;
-            let what = format!("others can put another file into this folder (mode {mode:04o}): chmod go-w");
-            return Err(untrusted(&folder, what));
-        }
-    }
-    Ok(())
+    folders(path).map_err(|error| unreadable(path, error))?.iter().try_for_each(|folder| check_one(folder))
+}
+
+/// Whether nobody but root and this user can change what is in a folder, or put another in its place.
+///
+/// # Errors
+/// As for [`check`].
+pub fn folder(path: &Path) -> Result<(), TrustError> {
+    let unreadable = |source| TrustError::File { path: path.to_owned(), source };
+    folders(path).map_err(unreadable)?.iter().try_for_each(|folder| check_one(folder))?;
+    check_one(path)
+}
+
+fn check_one(folder: &Path) -> Result<(), TrustError> {
+    let path = || folder.to_owned();
+    let metadata = fs::metadata(folder).map_err(|source| TrustError::File { path: path(), source })?;
+    let mode = metadata.mode() & 0o7777;
+    let what = if let Some(owner) = stranger(&metadata) {
+        format!("a folder of uid {owner}, who can put other things into it: it must be root's or yours")
+    } else if mode & OTHERS_WRITE != 0 && mode & STICKY == 0 {
+        format!("others can put other things into this folder (mode {mode:04o}): chmod go-w")
+    } else {
+        return Ok(());
+    };
+    Err(TrustError::Untrusted { path: path(), what })
 }
 
 /// The owner, if it is neither root nor this user.

@@ -1,7 +1,7 @@
 //! The agent and an OpenTelemetry collector: what is promised arrives, whoever is in between, and what does not is counted.
 
 mod arrives;
-mod between;
+pub mod between;
 mod chaos;
 mod collector;
 mod metrics;
@@ -22,13 +22,19 @@ const PROTOCOLS: [&str; 2] = ["grpc", "http"];
 /// What these tests need: the binary with otlp, and a Python with OpenTelemetry.
 fn needs() -> Result<(PathBuf, PathBuf), String> {
     let septwatch = support::septwatch()?;
+    is_built(&septwatch)?;
+    Ok((septwatch, python()?))
+}
+
+/// Whether the binary has otlp.
+pub fn is_built(septwatch: &Path) -> Result<(), String> {
     let arguments = ["agent", "--check-config", "--otlp-endpoint", "http://127.0.0.1:4317"];
-    let checked = Run::new(&septwatch, &arguments).finish();
+    let checked = Run::new(septwatch, &arguments).finish();
     if checked.stderr.contains("built without otlp") {
         return Err("SEPTWATCH_BIN was built without otlp: `cargo xtask test 2` builds it with it".to_owned());
     }
     checked.exits(0);
-    Ok((septwatch, python()?))
+    Ok(())
 }
 
 /// An agent on storms of the demo, which tells a collector at this port, and its own metrics' port.

@@ -115,8 +115,14 @@ fn flag(is_so: bool) -> f64 {
 }
 
 fn outputs(to: &mut impl Families, shared: &Shared) -> fmt::Result {
-    let outputs: Vec<_> =
-        shared.outputs().into_iter().map(|(name, counts)| (name, counts.counted())).collect();
+    let shared = shared.outputs();
+    let delays: Vec<_> =
+        shared.iter().filter_map(|(name, counts)| Some((name, counts.delays().buckets()?))).collect();
+    to.histograms(
+        list::OUTPUT_DELAY,
+        delays.iter().map(|(output, delays)| ([("output", **output)], delays)),
+    )?;
+    let outputs: Vec<_> = shared.iter().map(|(name, counts)| (*name, counts.counted())).collect();
     let mut each = |family, figure: fn(&super::outlet::Counted) -> u64| {
         to.counters(family, outputs.iter().map(|(output, counted)| ([("output", *output)], figure(counted))))
     };
@@ -137,6 +143,7 @@ fn host(to: &mut impl Families, snapshot: &Snapshot) -> fmt::Result {
     hooks(to, snapshot)?;
     counted(to, snapshot)?;
     tds(to, snapshot)?;
+    to.histograms::<0, _>(list::DETECTION_DELAY, snapshot.delays.iter().map(|delays| ([], delays)))?;
     to.histograms(
         list::WINDOW,
         snapshot.windows.iter().map(|(span, buckets)| ([("span", span.name())], buckets)),

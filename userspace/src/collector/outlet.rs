@@ -245,6 +245,7 @@ impl<B: Batches> Work<B> {
             Ok(()) => {
                 *told = lost;
                 self.counts.delivered(all as u64);
+                self.counts.took(batch);
                 return Ok(());
             }
             Err(Undelivered::Later { why, after }) if !is_last => return Err((why, after)),

@@ -71,6 +71,8 @@ pub struct Snapshot {
     pub suspect: u64,
     /// When the last violation was, in ns since 1970; 0: none since this process began.
     pub last_violation_ns: u64,
+    /// From violations in the kernel to this process; none: there were none.
+    pub delays: Option<Buckets>,
     /// How long things stayed wrong.
     pub windows: Vec<(Span, Buckets)>,
     /// How long SEAMCALLs took.

@@ -12,6 +12,8 @@ use std::{
 use rustix::fs::{FlockOperation, flock};
 use thiserror::Error;
 
+use crate::trust::{self, TrustError};
+
 /// Folder of what belongs to a running septwatch.
 pub const RUN: &str = "/run/septwatch";
 
@@ -24,6 +26,9 @@ pub enum LockError {
         /// Its process id and command, as it wrote them down.
         holder: String,
     },
+    /// Others could put files of theirs in the place of ours.
+    #[error(transparent)]
+    Untrusted(#[from] TrustError),
     /// The file cannot be used.
     #[error("{path}")]
     File {
@@ -72,6 +77,7 @@ impl Lock {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),
             _ => {}
         }
+        trust::folder(folder)?;
         // Not truncated before it is locked: what is in it is the holder's.
         let mut file = OpenOptions::new()
             .create(true)
@@ -111,6 +117,15 @@ mod tests {
         assert!(refused.contains(&format!("pid {}, `septwatch demo`", std::process::id())), "{refused}");
         drop(first);
         Lock::take_in(&folder, "watch").unwrap();
+    }
+
+    #[test]
+    fn what_others_can_write_is_no_place_for_it() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+        let refused = Lock::take_in(folder.path(), "demo").unwrap_err().to_string();
+        assert!(refused.contains("mode 0777"), "{refused}");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 
     #[test]

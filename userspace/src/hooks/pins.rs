@@ -20,6 +20,7 @@ use super::{
     lock::RUN,
     reactions::Needs,
 };
+use crate::trust::{self, TrustError};
 
 /// Where the kernel shows objects under names.
 pub const BPFFS: &str = "/sys/fs/bpf";
@@ -41,6 +42,9 @@ pub enum PinError {
         /// Why.
         source: io::Error,
     },
+    /// Others could put pins of theirs in the place of ours.
+    #[error("pins are not safe there: {0}")]
+    Untrusted(#[from] TrustError),
     /// The kernel refuses to pin, or to open what is pinned.
     #[error("{path}: {source}", path = path.display())]
     Object {
@@ -89,11 +93,18 @@ impl Pins {
         Self { folder: bpffs.join("septwatch").join(PROGRAMS), note: run.join("ledger.json") }
     }
 
-    /// The ledger that a process with these programs has left running.
+    /// Whether nobody else could have put pins there. What somebody made before us is theirs.
+    fn trusted(&self) -> Result<(), TrustError> {
+        let there = self.folder.ancestors().find(|folder| folder.exists());
+        there.map_or(Ok(()), trust::folder)
+    }
+
+    /// The ledger that a process with these programs has left running, if nobody else could have made it.
     pub fn left() -> Option<(Self, Note)> {
         let pins = Self::at(BPFFS.as_ref(), RUN.as_ref());
         let note: Note = serde_json::from_slice(&fs::read(&pins.note).ok()?).ok()?;
-        (note.programs == PROGRAMS && pins.folder.is_dir()).then_some((pins, note))
+        let is_there = note.programs == PROGRAMS && pins.folder.is_dir() && pins.trusted().is_ok();
+        is_there.then_some((pins, note))
     }
 
     /// A new, empty folder; what is left of any other is removed, and so detached. None: there is no bpffs.
@@ -101,13 +112,14 @@ impl Pins {
     /// Whether there was another ledger comes with it.
     ///
     /// # Errors
-    /// The folder cannot be made, or the old one not removed.
+    /// The folder cannot be made, or the old one not removed, or others can write there.
     pub fn fresh() -> Result<Option<(Self, bool)>, PinError> {
         let is_bpffs = statfs(BPFFS).is_ok_and(|stat| stat.f_type & 0xffff_ffff == BPF_FS_MAGIC);
         if !is_bpffs {
             return Ok(None);
         }
         let pins = Self::at(BPFFS.as_ref(), RUN.as_ref());
+        pins.trusted()?;
         let mut others = false;
         if let Some(all) = pins.folder.parent() {
             for entry in fs::read_dir(all).into_iter().flatten().flatten() {
@@ -215,4 +227,39 @@ impl Pins {
 /// A descriptor of our own of something that somebody else holds.
 pub(super) fn own(object: &impl AsFd, path: &Path) -> Result<OwnedFd, PinError> {
     object.as_fd().try_clone_to_owned().map_err(failed(path))
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt as _, chown};
+
+    use super::*;
+
+    #[test]
+    fn pins_that_somebody_else_could_have_made_are_not_taken_for_ours() {
+        let bpffs = tempfile::tempdir().unwrap();
+        let pins = Pins::at(bpffs.path(), bpffs.path());
+        let refused = || pins.trusted().unwrap_err().to_string();
+        // As /tmp, where each can make what nobody has made, and change nothing else.
+        fs::set_permissions(bpffs.path(), fs::Permissions::from_mode(0o1777)).unwrap();
+        pins.trusted().unwrap();
+        fs::create_dir_all(&pins.folder).unwrap();
+        pins.trusted().unwrap();
+        fs::set_permissions(bpffs.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(refused().contains("mode 0777"), "{}", refused());
+        fs::set_permissions(bpffs.path(), fs::Permissions::from_mode(0o700)).unwrap();
+        let all = pins.folder.parent().unwrap();
+        fs::set_permissions(all, fs::Permissions::from_mode(0o775)).unwrap();
+        assert!(refused().contains(all.to_str().unwrap()), "{}", refused());
+        fs::set_permissions(all, fs::Permissions::from_mode(0o755)).unwrap();
+        if chown(&pins.folder, Some(65534), None).is_err() {
+            eprintln!("skipped: only root can give a folder away");
+            return;
+        }
+        assert!(refused().contains("a folder of uid 65534"), "{}", refused());
+        chown(&pins.folder, Some(0), None).unwrap();
+        chown(all, Some(65534), None).unwrap();
+        assert!(refused().contains("a folder of uid 65534"), "{}", refused());
+    }
 }

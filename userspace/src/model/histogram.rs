@@ -31,6 +31,36 @@ impl Summary {
     }
 }
 
+/// Spans of time as they come.
+#[derive(Clone, Debug, Default)]
+pub struct Spans(Option<Histogram<u64>>);
+
+impl Spans {
+    /// Longest that is told apart from longer ones, in ns: an hour.
+    const LONGEST_NS: u64 = 3_600_000_000_000;
+
+    /// One more, of so many ns; 0 counts as 1.
+    pub fn record(&mut self, ns: u64) {
+        // To 1 in 1,000. A histogram of these bounds can always be made, and takes its memory when there is something in it.
+        if self.0.is_none() {
+            self.0 = Histogram::new_with_bounds(1, Self::LONGEST_NS, 3).ok();
+        }
+        if let Some(histogram) = &mut self.0 {
+            histogram.saturating_record(ns.max(1));
+        }
+    }
+
+    /// Summed up; none: there are none.
+    pub fn summary(&self) -> Option<Summary> {
+        self.0.as_ref().map(Summary::of)
+    }
+
+    /// Between fixed bounds; none: there are none.
+    pub fn buckets(&self) -> Option<Buckets> {
+        self.0.as_ref().map(Buckets::of)
+    }
+}
+
 /// Spans counted between fixed bounds, as a time series has them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Buckets {

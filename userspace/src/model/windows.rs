@@ -5,12 +5,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use hdrhistogram::Histogram;
 use septwatch_common::{Violation, kvm::VmStage, wire::VmLife};
 use serde::{Serialize, Serializer};
 
 use super::{
-    histogram::{Buckets, Summary},
+    histogram::{Buckets, Spans, Summary},
     verdict::Verdict,
 };
 
@@ -67,9 +66,6 @@ impl Span {
     }
 }
 
-/// Longest span that is told apart from longer ones: an hour.
-const LONGEST_NS: u64 = 3_600_000_000_000;
-
 /// Frames of one TD of which the release is remembered.
 const FRAMES: usize = 1 << 20;
 
@@ -85,22 +81,13 @@ struct Open {
 /// The spans that were seen.
 #[derive(Clone, Debug, Default)]
 pub struct Windows {
-    spans: BTreeMap<Span, Histogram<u64>>,
+    spans: BTreeMap<Span, Spans>,
     tds: HashMap<u32, Open>,
 }
 
 impl Windows {
     fn record(&mut self, span: Span, ns: u64) {
-        // Three digits: 1 in 1,000. A histogram of these bounds can always be made.
-        let fresh = || Histogram::new_with_bounds(1, LONGEST_NS, 3).ok();
-        let histogram = match self.spans.entry(span) {
-            std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
-            std::collections::btree_map::Entry::Vacant(entry) => match fresh() {
-                Some(histogram) => entry.insert(histogram),
-                None => return,
-            },
-        };
-        histogram.saturating_record(ns.max(1));
+        self.spans.entry(span).or_default().record(ns);
     }
 
     /// Takes a violation in.
@@ -171,12 +158,12 @@ impl Windows {
 
     /// The spans that were seen, summed up.
     pub fn summaries(&self) -> impl Iterator<Item = (Span, Summary)> {
-        self.spans.iter().map(|(span, histogram)| (*span, Summary::of(histogram)))
+        self.spans.iter().filter_map(|(span, spans)| Some((*span, spans.summary()?)))
     }
 
     /// The spans that were seen, between fixed bounds.
     pub fn buckets(&self) -> impl Iterator<Item = (Span, Buckets)> {
-        self.spans.iter().map(|(span, histogram)| (*span, Buckets::of(histogram)))
+        self.spans.iter().filter_map(|(span, spans)| Some((*span, spans.buckets()?)))
     }
 }
 

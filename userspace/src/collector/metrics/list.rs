@@ -44,6 +44,16 @@ pub const OUTPUT_FAILING: Family = Family::new(
     Of("{output}"),
     "1: the last event that an output was given was lost",
 );
+pub const OUTPUT_DELAY: Family = Family::new(
+    "septwatch.output.delay",
+    Seconds,
+    "From a violation in the kernel to an output having passed it on",
+);
+pub const DETECTION_DELAY: Family = Family::new(
+    "septwatch.detection.delay",
+    Seconds,
+    "From a violation in the kernel to the agent knowing of it",
+);
 pub const WINDOW: Family = Family::new(
     "septwatch.window",
     Seconds,

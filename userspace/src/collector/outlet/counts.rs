@@ -1,9 +1,11 @@
 //! Exact counts of what became of what an output was given.
 
 use std::sync::{
-    Mutex, PoisonError,
+    Arc, Mutex, MutexGuard, PoisonError,
     atomic::{AtomicU64, Ordering},
 };
+
+use crate::{collector::message::Message, model::histogram::Spans, recording::header::Clock};
 
 /// What became of what an output was given: offered = delivered + lost + those that wait.
 #[derive(Debug, Default)]
@@ -12,6 +14,7 @@ pub struct Counts {
     delivered: AtomicU64,
     lost: AtomicU64,
     trouble: Mutex<Option<String>>,
+    delays: Mutex<Spans>,
 }
 
 /// [`Counts`] at one moment.
@@ -39,7 +42,7 @@ impl Counts {
     pub fn counted(&self) -> Counted {
         // Offered last: what is counted as delivered was offered before.
         let (delivered, lost) = (self.delivered.load(Ordering::Acquire), self.lost.load(Ordering::Acquire));
-        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let trouble = lock(&self.trouble).clone();
         Counted { offered: self.offered.load(Ordering::Acquire), delivered, lost, trouble }
     }
 
@@ -51,7 +54,21 @@ impl Counts {
     /// So many were passed on.
     pub(in crate::collector) fn delivered(&self, messages: u64) {
         self.delivered.fetch_add(messages, Ordering::Release);
-        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *lock(&self.trouble) = None;
+    }
+
+    /// These are passed on now: how long violations took from the kernel to there.
+    pub(super) fn took(&self, messages: &[Arc<Message>]) {
+        let now_ns = Clock::now().monotonic_ns;
+        let mut delays = lock(&self.delays);
+        for verdict in messages.iter().filter_map(|message| message.verdict.as_ref()) {
+            delays.record(now_ns.saturating_sub(verdict.time_ns));
+        }
+    }
+
+    /// From violations in the kernel to their having been passed on, of those that all went well with.
+    pub fn delays(&self) -> Spans {
+        lock(&self.delays).clone()
     }
 
     /// So many more are lost; true if that is news.
@@ -62,7 +79,7 @@ impl Counts {
 
     /// It does not get on; true if that is news.
     pub(in crate::collector) fn troubled(&self, why: &str) -> bool {
-        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut trouble = lock(&self.trouble);
         let is_news = trouble.is_none();
         *trouble = Some(why.to_owned());
         is_news
@@ -77,4 +94,9 @@ impl Counts {
     pub(super) fn delivered_beside_lost(&self, messages: u64) {
         self.delivered.fetch_add(messages, Ordering::Release);
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is in it is whole at any time.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

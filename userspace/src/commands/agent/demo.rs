@@ -27,7 +27,7 @@ pub fn run(args: &Args, settings: &Settings) -> Result<()> {
     kernel.record_pages(options.latency)?;
     let mut session = Session::new(kernel)?;
     // The demo's VMM is a thread that reads frame numbers, and keeps what that needs.
-    let storms = Storms::begin(config, args.seed, args.pace.0)?;
+    let storms = Storms::begin(config, args.storming)?;
     // Later there are no addresses for this process.
     let symbols = KernelSymbols::running().into();
     confined(settings, None)?;

@@ -25,7 +25,7 @@ use super::{
     BadInput, Policing, Watching, exit,
     live::{Live, Until},
     recording,
-    top::{Pace, pace},
+    storms::Storming,
     watching::{is_ledger, is_ring, span},
 };
 use crate::{
@@ -63,12 +63,9 @@ pub struct Args {
     /// Watch a demonstration instead of this host: storm after storm of mistakes on a software TDX module.
     #[arg(long, conflicts_with = "policy")]
     pub demo: bool,
-    /// Decides what the demo's storms do.
-    #[arg(long, default_value_t = 1, requires = "demo")]
-    pub seed: u64,
-    /// How many pages the demo maps, zaps and frees in a second; `max` for as many as it can.
-    #[arg(long, value_name = "NUMBER", default_value = "2000", value_parser = pace, requires = "demo")]
-    pub pace: Pace,
+    /// What the demo does.
+    #[command(flatten)]
+    pub storming: Storming,
     /// End after this time, such as 90s or 5m.
     #[arg(long, value_name = "TIME", value_parser = span)]
     pub duration: Option<Duration>,

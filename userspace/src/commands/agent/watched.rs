@@ -16,11 +16,14 @@ use crate::{
         snapshot::{FRAME, PolicyRow, Snapshot, TdRow, chosen},
     },
     commands::{live::Sink, policing::Guard},
-    model::verdict::Verdict,
+    model::{
+        histogram::{Spans, Summary},
+        verdict::Verdict,
+    },
     policy::audit::{Done, Step},
     recording::header::{Clock, HookFact},
     source::{event::Event, session::Session},
-    view::{stack::Places, top::columns::bytes},
+    view::{lines::span, stack::Places, top::columns::bytes},
 };
 
 /// How often it is put down how the host stands.
@@ -36,6 +39,7 @@ pub struct Watched {
     looked: Option<Instant>,
     counted_since_ns: u64,
     last_violation_ns: u64,
+    delays: Spans,
     steps: BTreeMap<(&'static str, &'static str, &'static str), u64>,
 }
 
@@ -51,6 +55,7 @@ impl Watched {
             looked: None,
             counted_since_ns: 0,
             last_violation_ns: 0,
+            delays: Spans::default(),
             steps: BTreeMap::new(),
         }
     }
@@ -76,7 +81,18 @@ impl Watched {
         if let Err(error) = self.look(session, guard) {
             eprintln!("septwatch: {error:#}");
         }
+        let delays = self.delays.summary().map(|delays| ("this agent", delays));
+        let shared = Arc::clone(&self.collecting.shared);
         self.collecting.end();
+        let outputs = shared.outputs().into_iter();
+        let outputs = outputs.filter_map(|(name, counts)| Some((name, counts.delays().summary()?)));
+        for (to, delays) in delays.into_iter().chain(outputs) {
+            let Summary { count, p50_ns, p99_ns, max_ns, .. } = delays;
+            let [p50, p99, most] = [p50_ns, p99_ns, max_ns].map(span);
+            eprintln!(
+                "septwatch: from {count} violations to {to}: half within {p50}, 99 % within {p99}, all within {most}"
+            );
+        }
     }
 
     fn offer(&mut self, message: &Arc<Message>) {
@@ -106,6 +122,7 @@ impl Watched {
             hooks: Arc::clone(&self.hooks),
             held: (held.values().sum(), held.len() as u64),
             last_violation_ns: self.last_violation_ns,
+            delays: self.delays.buckets(),
             ..Snapshot::default()
         };
         let model = session.model();
@@ -164,8 +181,9 @@ fn status(snapshot: &Snapshot) -> String {
 impl Sink for Watched {
     fn event(&mut self, event: &Event, found: Option<(&Verdict, &Places)>) -> Result<()> {
         if let Some(message) = self.messages.event(event, found) {
-            if found.is_some() {
+            if let Some((verdict, _)) = found {
                 self.last_violation_ns = message.wall_ns;
+                self.delays.record(Clock::now().monotonic_ns.saturating_sub(verdict.time_ns));
             }
             self.offer(&message);
         }

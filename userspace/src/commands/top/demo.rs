@@ -52,7 +52,7 @@ pub fn run(args: &Args, feed: &Feed, asks: Receiver<Ask>) -> Result<u64> {
     let totals = Totals::counted(&session.standing()?.counters);
     let stage = Stage::new(scene, History::live(Clock::now().monotonic_ns, totals), Names::default());
     let recording = Recording {
-        origin: Origin::Demo { scenarios: vec!["storm".to_owned()], seed: args.seed },
+        origin: Origin::Demo { scenarios: vec!["storm".to_owned()], seed: args.storming.seed },
         plan,
         options,
         ledger: LedgerFacts::default(),
@@ -60,7 +60,7 @@ pub fn run(args: &Args, feed: &Feed, asks: Receiver<Ask>) -> Result<u64> {
         running: None,
     };
     let mut watched = Watched::begin(stage, feed, asks, costs, recording, &mut session)?;
-    let storms = Storms::begin(config, args.seed, args.pace.0)?;
+    let storms = Storms::begin(config, args.storming)?;
     let symbols = KernelSymbols::running().into();
     let mut until = Until { told: Some(feed.told()), ..Until::default() };
     let ended = runtime.block_on(live::follow(&mut session, &symbols, None, &mut until, &mut watched));

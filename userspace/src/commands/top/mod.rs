@@ -31,7 +31,9 @@ use std::{
 
 use anyhow::{Result, anyhow};
 
-use super::{BadInput, Policing, Watching, exit, fleet::OfFleet, recording, watching::span};
+use super::{
+    BadInput, Policing, Watching, exit, fleet::OfFleet, recording, storms::Storming, watching::span,
+};
 use crate::{
     here,
     hooks::table::{HookSpec, Need},
@@ -65,12 +67,9 @@ pub struct Args {
     /// Watch a demonstration: storm after storm of mistakes on a software TDX module.
     #[arg(long, conflicts_with_all = ["file", "policy", "fleet"])]
     pub demo: bool,
-    /// Decides what the demo's storms do.
-    #[arg(long, default_value_t = 1, requires = "demo")]
-    pub seed: u64,
-    /// How many pages the demo maps, zaps and frees in a second; `max` for as many as it can.
-    #[arg(long, value_name = "NUMBER", default_value = "2000", value_parser = pace, requires = "demo")]
-    pub pace: Pace,
+    /// What the demo does.
+    #[command(flatten)]
+    pub storming: Storming,
     /// Begin at this time after the recording's begin, such as 90s or 1500ms.
     #[arg(long, value_name = "TIME", value_parser = span, requires = "file")]
     pub at: Option<Duration>,
@@ -116,18 +115,6 @@ pub struct Args {
     /// What watches.
     #[command(flatten)]
     pub watching: Watching,
-}
-
-/// Operations a second; none: as many as there can be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pace(pub Option<u32>);
-
-pub(super) fn pace(text: &str) -> Result<Pace, String> {
-    if text == "max" {
-        return Ok(Pace(None));
-    }
-    let pace = text.parse().ok().filter(|pace: &u32| (1..=1_000_000).contains(pace));
-    pace.map(|pace| Pace(Some(pace))).ok_or_else(|| "not `max`, nor a number from 1 to 1000000".to_owned())
 }
 
 /// Runs the command.

@@ -11,8 +11,8 @@ use super::{Given, Module, Registers, SharedTd, lock};
 
 /// HKIDs below are for the host (legacy and MKTME).
 pub const FIRST_PRIVATE_HKID: u16 = 32;
-/// All HKIDs of this module.
-pub const HKIDS: u16 = 64;
+/// All HKIDs of this module: more than a CPU has, so that a thousand TDs can be there at once.
+pub const HKIDS: u16 = 2_048;
 
 /// State of an HKID in the key ownership table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
