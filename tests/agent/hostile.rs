@@ -93,11 +93,18 @@ fn whatever_the_peers_of_all_outputs_do_detection_is_as_fast_as_without_them() {
         skip!("{why}");
     }
     let folder = tempfile::tempdir().unwrap();
+    // With a reader that does not read.
+    let pipe = folder.path().join("pipe");
+    let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::from_raw_mode(0o600));
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, kind, mode, 0).unwrap();
+    let _reader = fs::OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
+    let [binary, pipe] = [&septwatch, &pipe].map(|path| path.to_str().unwrap());
     let watch = |more: &[&str], meanwhile: &dyn Fn()| {
         let port = web::port();
         let listen = format!("127.0.0.1:{port}");
-        let mut run = Run::new(&septwatch, &["agent", "--demo", "--pace", "20000"]);
-        run.command().args(["--metrics-listen", &listen]).args(more);
+        let mut run =
+            Run::new("sh".as_ref(), &["-c", "exec \"$@\" >\"$0\"", pipe, binary, "agent", "--demo"]);
+        run.command().args(["--pace", "20000", "--metrics-listen", &listen]).args(more);
         let running = run.start_acting();
         until("it is ready", || web::get(port, "/readyz").filter(|(status, ..)| *status == 200));
         meanwhile();
@@ -107,26 +114,16 @@ fn whatever_the_peers_of_all_outputs_do_detection_is_as_fast_as_without_them() {
         text
     };
     let alone = watch(&[], &|| thread::sleep(Duration::from_secs(6)));
-    // Nobody listens where what passes would go.
     let (bus, collector) = (Between::start(web::port()), Between::start(web::port()));
+    bus.is(Mode::Hangs);
+    collector.is(Mode::Hangs);
     let servers = format!("nats://127.0.0.1:{}", bus.port);
     let endpoint = format!("http://127.0.0.1:{}", collector.port);
     let spool = folder.path().join("spool");
-    // A pipe with a reader that does not read.
-    let pipe = folder.path().join("pipe");
-    rustix::fs::mknodat(
-        rustix::fs::CWD,
-        &pipe,
-        rustix::fs::FileType::Fifo,
-        rustix::fs::Mode::from_raw_mode(0o600),
-        0,
-    )
-    .unwrap();
-    let _reader = fs::OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
-    let [spool, pipe] = [&spool, &pipe].map(|path| path.to_str().unwrap());
+    let spool = spool.to_str().unwrap();
     let more = ["--bus-servers", &servers, "--bus-spool", spool, "--otlp-endpoint", &endpoint];
     let more = [&more[..], &["--otlp-protocol", "http", "--otlp-timeout", "500ms"]].concat();
-    let more = [&more[..], &["--events-file", pipe, "--events-queue", "16"]].concat();
+    let more = [&more[..], &["--events-file", "-", "--events-queue", "16"]].concat();
     let beset = watch(&more, &|| {
         for mode in [Mode::Hangs, Mode::Resets, Mode::Refuses, Mode::Babbles] {
             bus.is(mode);

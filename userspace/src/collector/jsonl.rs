@@ -91,7 +91,12 @@ impl Peer for JsonLines {
 
 /// Opens a file to append to it. Its lines tell what runs on this host: not everybody's business.
 fn open(path: &Path) -> io::Result<File> {
-    let mut file = OpenOptions::new().append(true).create(true).mode(0o640).open(path)?;
+    // A pipe that nobody reads would hold up the thread that watches.
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+    let mut file = OpenOptions::new().append(true).create(true).mode(0o640).custom_flags(flags).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("not a regular file; `-` is standard output"));
+    }
     file.seek(io::SeekFrom::End(0))?;
     Ok(file)
 }
@@ -177,5 +182,19 @@ mod tests {
         let (mut lines, _) = begin(path, u64::MAX, 1);
         let error = lines.deliver(&message(1), 0).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+    }
+
+    #[test]
+    fn what_is_no_file_is_refused_and_never_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::from_raw_mode(0o600));
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, kind, mode, 0).unwrap();
+        // ENXIO: nobody reads.
+        assert_eq!(open(&pipe).unwrap_err().raw_os_error(), Some(libc::ENXIO));
+        let _reader = OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
+        for path in [&*pipe, Path::new("/dev/null")] {
+            assert!(open(path).unwrap_err().to_string().starts_with("not a regular file"), "{path:?}");
+        }
     }
 }

@@ -21,6 +21,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
+use std::sync::OnceLock;
 
 use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, ftruncate, memfd_create};
 use rustix::mm::{Advice, MapFlags, MlockFlags, ProtFlags};
@@ -211,16 +212,16 @@ impl Drop for Memory {
     }
 }
 
-/// A guest_memfd that can be mapped, of a new KVM virtual machine; none where the kernel does not offer it.
+/// A guest_memfd that can be mapped; none where the kernel does not offer it.
+///
+/// All are of one KVM virtual machine: the kernel tells every machine of each change of this process's memory, and a thousand
+/// would make it slow.
 ///
 /// `kvm-ioctls` would do, but knows neither the flags nor the capability that tells of them (Linux 6.18), and brings
 /// a second version of a crate that is here already.
 fn guest_memfd(size: usize) -> Option<OwnedFd> {
     // include/uapi/linux/kvm.h
-    const KVM_CREATE_VM: libc::Ioctl = 0xAE01;
-    const KVM_CHECK_EXTENSION: libc::Ioctl = 0xAE03;
     const KVM_CREATE_GUEST_MEMFD: libc::Ioctl = 0xC040_AED4;
-    const KVM_CAP_GUEST_MEMFD_FLAGS: libc::c_int = 244;
     const MMAP_AND_INIT_SHARED: u64 = 0b11;
     #[repr(C)]
     struct KvmCreateGuestMemfd {
@@ -230,18 +231,24 @@ fn guest_memfd(size: usize) -> Option<OwnedFd> {
     }
     const _: () = assert!(size_of::<KvmCreateGuestMemfd>() == 64);
 
+    static MACHINE: OnceLock<Option<OwnedFd>> = OnceLock::new();
+    let vm = MACHINE.get_or_init(|| machine(MMAP_AND_INIT_SHARED)).as_ref()?;
+    let request = KvmCreateGuestMemfd { size: size as u64, flags: MMAP_AND_INIT_SHARED, reserved: [0; 6] };
+    // SAFETY: the argument points to the structure that this ioctl reads; it lives until the call returns.
+    owned(unsafe { libc::ioctl(vm.as_raw_fd(), KVM_CREATE_GUEST_MEMFD, &raw const request) })
+}
+
+/// A KVM virtual machine whose guest_memfds can have these flags.
+fn machine(wanted: u64) -> Option<OwnedFd> {
+    const KVM_CREATE_VM: libc::Ioctl = 0xAE01;
+    const KVM_CHECK_EXTENSION: libc::Ioctl = 0xAE03;
+    const KVM_CAP_GUEST_MEMFD_FLAGS: libc::c_int = 244;
     let kvm = File::options().read(true).write(true).open("/dev/kvm").ok()?;
     // SAFETY: the argument is a number (the machine's type: the default one).
     let vm = owned(unsafe { libc::ioctl(kvm.as_raw_fd(), KVM_CREATE_VM, 0) })?;
     // SAFETY: the argument is a number.
     let flags = unsafe { libc::ioctl(vm.as_raw_fd(), KVM_CHECK_EXTENSION, KVM_CAP_GUEST_MEMFD_FLAGS) };
-    if u64::try_from(flags).ok()? & MMAP_AND_INIT_SHARED != MMAP_AND_INIT_SHARED {
-        return None;
-    }
-    let request = KvmCreateGuestMemfd { size: size as u64, flags: MMAP_AND_INIT_SHARED, reserved: [0; 6] };
-    // The file keeps the machine alive: `vm` may go.
-    // SAFETY: the argument points to the structure that this ioctl reads; it lives until the call returns.
-    owned(unsafe { libc::ioctl(vm.as_raw_fd(), KVM_CREATE_GUEST_MEMFD, &raw const request) })
+    (u64::try_from(flags).ok()? & wanted == wanted).then_some(vm)
 }
 
 fn owned(fd: libc::c_int) -> Option<OwnedFd> {
