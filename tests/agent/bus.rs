@@ -39,21 +39,31 @@ struct Pod(Counters);
 unsafe impl aya::Pod for Pod {}
 
 /// A NATS server with JetStream. Dropping it kills it.
-struct Nats {
+pub struct Nats {
     port: u16,
     store: PathBuf,
+    config: Option<PathBuf>,
     child: Option<Child>,
 }
 
 impl Nats {
-    fn start(store: &Path) -> Self {
-        let mut nats = Self { port: web::port(), store: store.to_owned(), child: None };
+    pub fn start(store: &Path) -> Self {
+        Self::configured(store, None)
+    }
+
+    /// The same with a configuration.
+    pub fn configured(store: &Path, config: Option<&Path>) -> Self {
+        let config = config.map(Path::to_owned);
+        let mut nats = Self { port: web::port(), store: store.to_owned(), config, child: None };
         nats.begin();
         nats
     }
 
-    fn begin(&mut self) {
+    pub fn begin(&mut self) {
         let mut command = Command::new(program("nats-server").unwrap());
+        if let Some(config) = &self.config {
+            command.arg("--config").arg(config);
+        }
         command.args(["-js", "-a", "127.0.0.1", "-p", &self.port.to_string(), "-sd"]).arg(&self.store);
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         self.child = Some(child.unwrap());
@@ -65,14 +75,14 @@ impl Nats {
         });
     }
 
-    fn kill(&mut self) {
+    pub fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
             let _ = child.wait();
         }
     }
 
-    fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
     }
 }
@@ -190,7 +200,7 @@ impl Host {
 }
 
 /// What the fleet's view has of every host.
-fn check(septwatch: &Path, url: &str) -> Vec<Value> {
+pub fn check(septwatch: &Path, url: &str) -> Vec<Value> {
     let done = Run::new(septwatch, &["check", "--fleet", url, "--json"]).finish();
     assert!(done.code().is_some_and(|code| code < 2), "{done}");
     done.json()
@@ -327,7 +337,7 @@ fn a_full_spool_loses_what_it_counts_and_goes_on_afterwards() {
 }
 
 /// The only host, if the stream is there.
-fn check_there(septwatch: &Path, url: &str) -> Option<Value> {
+pub fn check_there(septwatch: &Path, url: &str) -> Option<Value> {
     let done = Run::new(septwatch, &["check", "--fleet", url, "--json"]).finish();
     (done.code()? < 2).then(|| done.json().pop()).flatten()
 }

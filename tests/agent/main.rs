@@ -3,6 +3,8 @@
 
 mod bus;
 mod container;
+mod credentials;
+mod fleet;
 mod hostile;
 mod kubernetes;
 mod otlp;

@@ -4,6 +4,7 @@ use std::{
     fs,
     io::{BufRead as _, BufReader, Read as _},
     net::{TcpListener, TcpStream},
+    path::Path,
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -11,6 +12,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
+use septwatch_pty::{Terminal, Used, cpu};
 use serde_json::Value;
 
 use super::Row;
@@ -36,6 +38,9 @@ pub struct Options {
 
 /// How long the server may take to be there.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long it is looked at while nothing comes.
+const IDLE: Duration = Duration::from_secs(10);
 
 /// A server of its own, on loopback, which ends with this.
 struct Nats(Child);
@@ -110,13 +115,41 @@ pub fn run(options: &Options) -> Result<Vec<Row>> {
         "{read} of {events} events, {seen} of {} hosts",
         options.hosts
     );
+    let [shown, idle] = shown(&septwatch, &url, options.hosts, read)?;
     Ok(vec![
         Row::new("hosts", f64::from(seen), "hosts"),
         Row::new("events that the server stored", stored_a_second, "events/s"),
         Row::new("events that `check --fleet` read", read / took.as_secs_f64(), "events/s"),
         Row::new("memory of `check --fleet`", peak as f64 / 1024.0, "MiB"),
+        Row::new("`top --fleet`: until all of them are on the screen", shown, "s"),
+        Row::new("  CPU then, while nothing comes", idle, "% of a core"),
         Row::new("events that are missing, or came twice", 0.0, "events"),
     ])
+}
+
+/// How long `top --fleet` takes until its screen tells of so many hosts and events, in seconds, and what of a core it takes
+/// afterwards, in per cent.
+fn shown(septwatch: &Path, url: &str, hosts: u32, events: f64) -> Result<[f64; 2]> {
+    let folder = tempfile::tempdir()?;
+    let mut command = Command::new(septwatch);
+    command.args(["top", "--fleet", url]).env("XDG_CONFIG_HOME", folder.path());
+    let begun = Instant::now();
+    let mut terminal = Terminal::start(command, 160, 50)?;
+    let [hosts, events] = [format!("{hosts} hosts"), format!("{events} events")];
+    let all = |text: &str| text.contains(&hosts) && text.contains(&events);
+    while !all(&terminal.text()) {
+        ensure!(begun.elapsed() < 10 * PATIENCE, "not all is shown: {}", terminal.text());
+        thread::sleep(Duration::from_millis(20));
+    }
+    let shown = begun.elapsed();
+    let pid = terminal.pid();
+    let used = || cpu(pid).context("it has ended").map(Used::total);
+    let (begun, before) = (Instant::now(), used()?);
+    thread::sleep(IDLE);
+    let idle = (used()? - before).as_secs_f64() / begun.elapsed().as_secs_f64() * 100.0;
+    terminal.send("q")?;
+    terminal.wait()?;
+    Ok([shown.as_secs_f64(), idle])
 }
 
 /// Whether the server says who it is.

@@ -25,7 +25,7 @@ use tokio::{
 };
 
 use super::{
-    super::outlet::Counts,
+    super::{outlet::Counts, pause::BackOff},
     spool::{Place, Unsent},
     state::Teller,
 };
@@ -42,8 +42,8 @@ const BATCH: u32 = 64;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How often it is told how the host stands.
 const STATE: Duration = Duration::from_secs(5);
-/// How long nothing is tried after something failed: the first time, and at most.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(10));
+/// A connection that lasted so long was no failed try.
+const LASTED: Duration = Duration::from_secs(20);
 
 /// What stands before an envelope in the spool.
 pub(super) fn begin_line(line: &mut String, topic: &str, id: &str) {
@@ -110,7 +110,7 @@ impl Seen {
 
 impl Publisher {
     pub async fn run(mut self) {
-        let mut pause = PAUSES.0;
+        let mut pause = BackOff::default();
         loop {
             let begun = Instant::now();
             let Err(why) = self.connected().await else { return };
@@ -124,15 +124,14 @@ impl Publisher {
                 eprintln!("septwatch: output bus: {why}: events wait in the spool");
             }
             self.unsent.rewind();
-            if begun.elapsed() > 2 * PAUSES.1 {
-                pause = PAUSES.0;
+            if begun.elapsed() > LASTED {
+                pause = BackOff::default();
             }
-            let over = Instant::now() + pause;
+            let over = Instant::now() + pause.next(None);
             while Instant::now() < over && !self.ending.load(Ordering::Acquire) {
                 // Woken for each event, and for the end.
                 let _ = timeout(over - Instant::now(), self.wake.notified()).await;
             }
-            pause = (2 * pause).min(PAUSES.1);
         }
     }
 
