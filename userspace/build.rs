@@ -41,7 +41,10 @@ fn main() -> Result<()> {
     let _alone =
         share_target(&out).context("cannot share the folder in which the eBPF programs are built")?;
     // The object that logs, then the one that does not, in the same place.
-    for (features, name) in [(&["log"][..], "septwatch-bpf-log"), (&[], "septwatch-bpf")] {
+    let empty = env::var_os("CARGO_FEATURE_EMPTY_PROGRAMS").map(|_| "empty");
+    for (log, name) in [(Some("log"), "septwatch-bpf-log"), (None, "septwatch-bpf")] {
+        let features: Vec<_> = log.into_iter().chain(empty).collect();
+        let features = &features;
         let package =
             aya_build::Package { name: "septwatch-ebpf", root_dir: ebpf, features, ..Default::default() };
         aya_build::build_ebpf([package], aya_build::Toolchain::Custom(env!("CARGO_PKG_RUST_VERSION")))

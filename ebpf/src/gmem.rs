@@ -151,6 +151,7 @@ fn deleted(folio: u64) -> Option<()> {
 
 #[raw_tracepoint]
 pub fn mm_filemap_delete_from_page_cache(ctx: RawTracePointContext) -> i32 {
+    empty_ends!();
     deleted(ctx.arg::<u64>(0));
     0
 }

@@ -20,6 +20,7 @@ use crate::{
 /// The entry of a function that fexit is attached to.
 #[fentry]
 pub fn tdh_fentry(ctx: FEntryContext) -> i32 {
+    empty_ends!();
     let thread = bpf_get_current_pid_tgid();
     let entered = Entered { frame: ctx.as_ptr() as u64, entered_ns: 0 };
     if ENTERED.insert(thread, entered, u64::from(BPF_ANY)).is_err() {

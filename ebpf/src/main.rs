@@ -17,6 +17,16 @@ macro_rules! debug {
     ($($what:expr),*) => { let _ = ($(&$what),*); };
 }
 
+/// Every program that keeps the ledger begins with this: in the object of which the cost of being attached is measured, it
+/// is all that there is.
+macro_rules! empty_ends {
+    () => {
+        if cfg!(feature = "empty") {
+            return 0;
+        }
+    };
+}
+
 mod atomic;
 mod config;
 mod crash;

@@ -76,18 +76,21 @@ fn all(ctx: &RawTracePointContext, page: u64, order: u32, hook: Hook, name: &'st
 
 #[raw_tracepoint]
 pub fn mm_page_free(ctx: RawTracePointContext) -> i32 {
+    empty_ends!();
     all(&ctx, ctx.arg::<u64>(0), ctx.arg::<u32>(1), Hook::PageFree, "mm_page_free");
     0
 }
 
 #[raw_tracepoint]
 pub fn mm_page_free_batched(ctx: RawTracePointContext) -> i32 {
+    empty_ends!();
     all(&ctx, ctx.arg::<u64>(0), 0, Hook::PageFreeBatched, "mm_page_free_batched");
     0
 }
 
 #[raw_tracepoint]
 pub fn mm_page_alloc(ctx: RawTracePointContext) -> i32 {
+    empty_ends!();
     let page = ctx.arg::<u64>(0);
     // The tracepoint fires for failed allocations too, with no page.
     if page != 0 {

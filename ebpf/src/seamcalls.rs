@@ -140,12 +140,14 @@ fn entered(ctx: &ProbeContext) {
 
 #[uprobe]
 pub fn tdh_entry(ctx: ProbeContext) -> u32 {
+    empty_ends!();
     entered(&ctx);
     0
 }
 
 #[kprobe]
 pub fn kernel_entry(ctx: ProbeContext) -> u32 {
+    empty_ends!();
     entered(&ctx);
     0
 }
@@ -165,6 +167,7 @@ macro_rules! seamcalls {
     ($($leaf:ident, $fexit:ident, $return:ident, $kernel_return:ident;)*) => {$(
         #[fexit]
         pub fn $fexit(ctx: FExitContext) -> i32 {
+            empty_ends!();
             let now_ns = now_ns();
             debug!(&ctx, "{} returned", stringify!($fexit));
             returned(Leaf::$leaf, &ctx, latency::entered_ns(&ctx), now_ns);
@@ -173,6 +176,7 @@ macro_rules! seamcalls {
 
         #[uretprobe]
         pub fn $return(ctx: RetProbeContext) -> u32 {
+            empty_ends!();
             debug!(&ctx, "{} returned", stringify!($fexit));
             probed(Leaf::$leaf, &ctx);
             0
@@ -180,6 +184,7 @@ macro_rules! seamcalls {
 
         #[kretprobe]
         pub fn $kernel_return(ctx: RetProbeContext) -> u32 {
+            empty_ends!();
             debug!(&ctx, "{} returned", stringify!($fexit));
             probed(Leaf::$leaf, &ctx);
             0

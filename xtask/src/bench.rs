@@ -2,9 +2,13 @@
 //! must not exceed is a limit, and a limit that is broken is exit code 1.
 
 mod fleet;
+mod hooks;
 mod recording;
+mod seamcalls;
 mod trace_cmd;
 mod view;
+mod watchers;
+mod workloads;
 
 use std::fs;
 use std::path::PathBuf;
@@ -19,6 +23,10 @@ use crate::lab;
 /// What can be measured.
 #[derive(Subcommand)]
 pub enum Task {
+    /// KVM's map and zap paths in the lab, in instructions: septwatch, empty programs, bpftrace, kprobes, perf, trace-cmd.
+    Seamcalls(seamcalls::Options),
+    /// The allocator's hooks: what a release costs with septwatch, an empty program, bpftrace, perf, trace-cmd.
+    Hooks(hooks::Options),
     /// Recordings: loss, size, replay; side by side with trace-cmd.
     Recording(recording::Options),
     /// `septwatch top`: first frame, CPU while nothing happens, and with a storm behind it; drawing of a huge host.
@@ -33,19 +41,23 @@ pub enum Task {
 /// Something that is needed cannot be had, or what is measured fails.
 pub fn run(task: Task) -> Result<ExitCode> {
     let (name, rows) = match task {
+        Task::Seamcalls(options) => ("seamcalls", seamcalls::run(&options)?),
+        Task::Hooks(options) => ("hooks", hooks::run(&options)?),
         Task::Recording(options) => ("recording", recording::run(&options)?),
         Task::View(options) => ("view", view::run(&options)?),
         Task::Fleet(options) => ("fleet", fleet::run(&options)?),
     };
     println!();
     println!("{:<58} {:>22} {:>14}", "what", "measured", "limit");
-    for Row { what, value, unit, limit } in &rows {
+    for Row { what, value, unit, limit, between } in &rows {
         let bound = match limit {
             None => String::new(),
             Some(limit) => format!("{limit}"),
         };
         let broken = if rows_limit(*value, *limit) { "" } else { "  BROKEN" };
-        println!("{what:<58} {:>22} {bound:>14}{broken}", format!("{} {unit}", figure(*value)));
+        let between =
+            between.map_or(String::new(), |(low, high)| format!("  {} to {}", figure(low), figure(high)));
+        println!("{what:<58} {:>22} {bound:>14}{broken}{between}", format!("{} {unit}", figure(*value)));
     }
     write(name, &rows)?;
     let holds = rows.iter().all(|row| rows_limit(row.value, row.limit));
@@ -60,11 +72,19 @@ struct Row {
     unit: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     limit: Option<Limit>,
+    /// Ends of its 95 % confidence interval.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    between: Option<(f64, f64)>,
 }
 
 impl Row {
     fn new(what: impl Into<String>, value: f64, unit: &'static str) -> Self {
-        Self { what: what.into(), value, unit, limit: None }
+        Self { what: what.into(), value, unit, limit: None, between: None }
+    }
+
+    const fn between(mut self, low: f64, high: f64) -> Self {
+        self.between = Some((low, high));
+        self
     }
 
     const fn limit(mut self, limit: Limit) -> Self {

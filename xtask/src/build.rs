@@ -1,5 +1,6 @@
 //! Building the `septwatch` binary. Its build script compiles the eBPF object and embeds it.
 
+use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -27,6 +28,17 @@ pub fn septwatch() -> Result<PathBuf> {
 /// The build fails; cargo has shown why.
 pub fn tested() -> Result<PathBuf> {
     build(&TESTED)
+}
+
+/// Builds a release binary whose eBPF programs do nothing, and returns its path, which is its own.
+///
+/// # Errors
+/// The build fails; cargo has shown why.
+pub fn empty() -> Result<PathBuf> {
+    let built = build(&["--features", "septwatch/empty-programs"])?;
+    let kept = built.with_file_name("septwatch-empty");
+    fs::copy(&built, &kept).with_context(|| format!("cannot copy {}", built.display()))?;
+    Ok(kept)
 }
 
 fn build(features: &[&str]) -> Result<PathBuf> {

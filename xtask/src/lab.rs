@@ -8,6 +8,7 @@ mod agents;
 mod batch;
 mod bochs;
 mod boot;
+pub mod costs;
 mod crash;
 pub mod floor;
 mod frames;
@@ -43,7 +44,15 @@ use clap::{Args, Subcommand};
 use runner::{How, Outcome, Work};
 
 /// The release that is built when none is asked for.
-const DEFAULT_RELEASE: &str = "7.3";
+pub const DEFAULT_RELEASE: &str = "7.3";
+
+/// The kernel of a release, built if the cache does not have it.
+///
+/// # Errors
+/// It cannot be fetched or built.
+pub fn image(release: &str) -> Result<kernel::Image> {
+    kernel::ensure(&source::released(release)?)
+}
 
 /// What the lab can be asked for.
 #[derive(Subcommand)]

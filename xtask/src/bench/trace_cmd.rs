@@ -21,6 +21,22 @@ pub struct Tracer {
     ftrace: PathBuf,
 }
 
+/// `trace-cmd record`, to which the rest is added. `ftrace` is a file that holds `1`.
+///
+/// It dies where it may not set the function tracer up, which it does not need here: some kernels refuse even to open
+/// those files. In a namespace of its own it gets others in their place.
+pub fn in_namespace(ftrace: &Path) -> Command {
+    const SCRIPT: &str = "\
+        mount --bind \"$0\" /proc/sys/kernel/ftrace_enabled
+        for file in /sys/kernel/tracing/set_ftrace_* /sys/kernel/tracing/set_graph_*; do
+            [ -e $file ] && mount --bind \"$0\" $file
+        done
+        exec trace-cmd record \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", SCRIPT]).arg(ftrace);
+    command
+}
+
 /// What it recorded.
 pub struct Traced {
     pub events: u64,
@@ -68,16 +84,8 @@ impl Tracer {
 
     /// The command under trace-cmd, which records as long as it runs.
     pub fn around(&self, command: &Command) -> Command {
-        // trace-cmd dies where it may not set the function tracer up, which it does not need here: some kernels refuse
-        // even to open those files. In a namespace of its own it gets others in their place.
-        const SCRIPT: &str = "\
-            mount --bind \"$0\" /proc/sys/kernel/ftrace_enabled
-            for file in /sys/kernel/tracing/set_ftrace_* /sys/kernel/tracing/set_graph_*; do
-                [ -e $file ] && mount --bind \"$0\" $file
-            done
-            exec trace-cmd record \"$@\"";
-        let mut around = Command::new("unshare");
-        around.args(["--mount", "sh", "-c", SCRIPT]).arg(&self.ftrace).arg("-o").arg(&self.file);
+        let mut around = in_namespace(&self.ftrace);
+        around.arg("-o").arg(&self.file);
         around.args(["-q", "-e", GROUP, "-e", "kmem:mm_page_free"]);
         around.arg(command.get_program()).args(command.get_args());
         around

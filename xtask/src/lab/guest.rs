@@ -11,7 +11,7 @@ use super::boot::{self, Initrd};
 use super::kernel::Image;
 use super::machines::Wanted;
 use super::scenario::{Kind, Vmm};
-use super::{machine, place, qemu, selftests};
+use super::{costs, machine, place, qemu, selftests};
 use crate::step::{Outcome, step};
 use crate::{build, run, setup};
 
@@ -184,9 +184,10 @@ impl Programs {
             // In the target folder, not in the cache: it holds this tree's programs.
             let folder = target_folder().join("lab/boot");
             fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-            let Wanted { kind, vmm, crash } = wanted;
-            let crashes = if crash { "-crash" } else { "" };
-            let name = format!("{}-{vmm:?}-{kind:?}{crashes}", image.name).to_lowercase();
+            let Wanted { kind, vmm, crash, tools } = wanted;
+            let more =
+                [(crash, "-crash"), (tools, "-tools")].map(|(is, name)| if is { name } else { "" }).concat();
+            let name = format!("{}-{vmm:?}-{kind:?}{more}", image.name).to_lowercase();
             let boot = Boot {
                 kernel: image.folder.join("bzImage"),
                 initrd: folder.join(format!("{name}.cpio")),
@@ -194,6 +195,12 @@ impl Programs {
             };
             if crash {
                 self.add_crash_kernel(&mut initrd, &boot)?;
+            }
+            if tools {
+                initrd.program("bin/septwatch-empty", &costs::stripped_empty())?;
+                for tool in costs::TOOLS.map(Path::new).into_iter().filter(|tool| tool.is_file()) {
+                    initrd.program(&tool.to_string_lossy()[1..], tool)?;
+                }
             }
             initrd.write(&boot.initrd)?;
             let made = match kind {
@@ -275,9 +282,18 @@ fn septwatch(given: Option<&Path>) -> Result<Option<PathBuf>> {
         return Ok(None);
     }
     let stripped = stripped();
-    fs::create_dir_all(target_folder().join("lab")).context("cannot create the lab's target folder")?;
-    run::quiet(Command::new("objcopy").arg("--strip-debug").arg(&program).arg(&stripped))?;
+    strip(&program, &stripped)?;
     Ok(Some(stripped))
+}
+
+/// Copies a program without what only debuggers read.
+///
+/// # Errors
+/// It cannot be read, or the copy not be written.
+pub fn strip(program: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(target_folder().join("lab")).context("cannot create the lab's target folder")?;
+    run::quiet(Command::new("objcopy").arg("--strip-debug").arg(program).arg(to))?;
+    Ok(())
 }
 
 /// The septwatch that machines have.

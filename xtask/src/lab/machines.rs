@@ -6,11 +6,11 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
-use super::guest::{Boot, Programs};
+use super::guest::{self, Boot, Programs};
 use super::kernel::Image;
 use super::machine::{Emulator, Machine};
 use super::scenario::{Kind, Vmm};
-use super::{bochs, tcg};
+use super::{bochs, costs, tcg};
 
 /// What tells machines apart.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -20,6 +20,8 @@ pub struct Wanted {
     pub vmm: Vmm,
     /// It has a crash kernel loaded.
     pub crash: bool,
+    /// It has what septwatch's cost is compared with.
+    pub tools: bool,
 }
 
 /// Everything to start machines with.
@@ -57,6 +59,15 @@ impl Machines {
             }
         }
         Ok(machines)
+    }
+
+    /// One machine with what septwatch's cost is compared with, `empty` among it: a septwatch whose programs do nothing.
+    ///
+    /// # Errors
+    /// As for [`Self::prepare`].
+    pub fn prepare_with(image: &Image, septwatch: &Path, empty: &Path, wanted: Wanted) -> Result<Self> {
+        guest::strip(empty, &costs::stripped_empty())?;
+        Self::prepare(image, Some(septwatch), [wanted])
     }
 
     /// One of the machines that were prepared, with its files in this folder.

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
+use tempfile::TempDir;
 
 use super::agents::Agents;
 use super::batch::{self, Case};
@@ -392,17 +393,44 @@ pub fn shell(image: &Image, commands: Option<&Path>) -> Result<()> {
         }
     }
     let machines = Machines::prepare(image, None, [Wanted::default()])?;
+    let (folder, end) = session(&machines, Wanted::default(), &[("run", text)], 2, |text| print!("{text}"))?;
+    let kept = guest::target_folder().join("lab/kept").join(&image.name).join("shell");
+    keep(folder.path(), &kept)?;
+    println!("what it left is in {}", kept.display());
+    done(&end)
+}
+
+/// Whether the machine came to its end.
+///
+/// # Errors
+/// It did not.
+pub fn done(end: &End) -> Result<()> {
+    ensure!(*end == End::Done, "the machine did not finish: {end:?}");
+    Ok(())
+}
+
+/// Boots a machine with these files in `/in`, of which it runs `run`. What it left, where it came to its end, is in `out`
+/// of the folder.
+///
+/// # Errors
+/// The machine cannot be started.
+pub fn session(
+    machines: &Machines,
+    wanted: Wanted,
+    files: &[(&str, String)],
+    cpus: u32,
+    watch: impl FnMut(&str),
+) -> Result<(TempDir, End)> {
     let folder = tempfile::tempdir_in(place::folder("runs")?).context("no folder for the machine")?;
     let input = folder.path().join("in");
     fs::create_dir(&input).context("no folder for the machine's input")?;
-    fs::write(input.join("run"), text).context("cannot write the machine's input")?;
-    let mut machine = machines.machine(Wanted::default(), folder.path(), &input, 2)?;
-    let end = machine.run(SHELL_LIMIT, |text| print!("{text}"))?;
-    let kept = guest::target_folder().join("lab/kept").join(&image.name).join("shell");
+    for (name, text) in files {
+        fs::write(input.join(name), text).context("cannot write the machine's input")?;
+    }
+    let mut machine = machines.machine(wanted, folder.path(), &input, cpus)?;
+    let end = machine.run(SHELL_LIMIT, watch)?;
     if end == End::Done {
         machine.unpack(&folder.path().join("out"))?;
     }
-    keep(folder.path(), &kept)?;
-    println!("what it left is in {}", kept.display());
-    if end == End::Done { Ok(()) } else { bail!("the machine did not finish: {end:?}") }
+    Ok((folder, end))
 }

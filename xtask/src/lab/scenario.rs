@@ -180,7 +180,7 @@ impl Scenario {
 
     /// The machine that it needs.
     pub fn wanted(&self) -> Wanted {
-        Wanted { kind: self.machine, vmm: self.vmm, crash: self.ends == Ends::CrashKernel }
+        Wanted { kind: self.machine, vmm: self.vmm, crash: self.ends == Ends::CrashKernel, tools: false }
     }
 
     /// The policy's text, where the scenario brings its own.

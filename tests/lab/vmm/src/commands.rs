@@ -20,6 +20,8 @@
 //! | `watch NAME`, `back` | watch the frames of a TD's guest, of now and later; which of them came back since |
 //! | `stress NAME OPERATIONS SEED` | random faults, conversions and punches |
 //! | `drip NAME PAGE MS FILE` | punch page after page, one every so many milliseconds, until the file is there |
+//! | `cycle NAME PAGE COUNT ROUNDS` | map and zap pages; instructions for each |
+//! | `pages COUNT ROUNDS` | take and give back pages of a memfd; instructions for each |
 //! | `destroy NAME`, `exit` | close all of a TD's descriptors; leave the process |
 //! | `inject RULE`, `reset` | rules of the software module; make it forget everything |
 //! | `selftest` | the software module's own test |
@@ -43,6 +45,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use kvm_ioctls::{Kvm, VcpuExit};
 use rustix::io::Errno;
 
+use crate::cost;
 use crate::module::{self, SHARED};
 use crate::qemu::Qemus;
 use crate::td::{MAP_GPA_RANGE, PAGE, Shape, Td};
@@ -86,6 +89,7 @@ fn perform(tds: &mut Tds, qemus: &mut Qemus, line: &str) -> Result<String> {
         ("exec", [program, arguments @ ..]) => execute(program, arguments),
         ("memory", [mib]) => take_memory(number(mib)?),
         ("back", []) => back(),
+        ("pages", [count, rounds]) => cost::pages(number(count)?, number(rounds)?),
         ("create-vm", [kind]) => create_vm(number(kind)?),
         ("td", [name, options @ ..]) => {
             ensure!(!tds.contains_key(*name), "there is a TD {name} already");
@@ -124,6 +128,9 @@ fn on_td(td: &mut Td, verb: &str, rest: &[&str]) -> Result<String> {
         ("poison", [page]) => return poison(td, number(page)?),
         ("poisoned", [page]) => return poisoned(td, number(page)?),
         ("watch", []) => return module::watch(td.number),
+        ("cycle", [page, count, rounds]) => {
+            return cost::cycle(td, number(page)?, number(count)?, number(rounds)?);
+        }
         ("drip", [page, ms, file]) => return drip(td, number(page)?, number(ms)?, file),
         ("stress", [operations, seed]) => return stress(td, number(operations)?, number(seed)?),
         _ => bail!("no command `{verb}` with {} words after the TD", rest.len()),

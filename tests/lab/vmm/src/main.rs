@@ -7,6 +7,7 @@
 
 mod cases;
 mod commands;
+mod cost;
 mod crash;
 mod module;
 mod qemu;

@@ -82,7 +82,7 @@ fn nor_is_one_that_others_can_put_another_in_place_of() {
     for (open, mode) in [(&inner, 0o775), (&inner, 0o777)] {
         set(open, mode);
         let expected =
-            format!("DIR/inner: others can put another file into this folder (mode 0{mode:o}): chmod go-w");
+            format!("DIR/inner: others can put other things into this folder (mode 0{mode:o}): chmod go-w");
         assert_eq!(refused(folder.path(), &link), expected);
     }
     // As /tmp is: what is somebody's there stays.
@@ -90,7 +90,7 @@ fn nor_is_one_that_others_can_put_another_in_place_of() {
     Policy::read(&link).unwrap();
     // The folder of the file itself, read through a link elsewhere.
     set(folder.path(), 0o777);
-    let expected = "DIR: others can put another file into this folder (mode 0777): chmod go-w";
+    let expected = "DIR: others can put other things into this folder (mode 0777): chmod go-w";
     assert_eq!(refused(folder.path(), &link), expected);
 }
 
@@ -110,7 +110,7 @@ fn nor_is_a_strangers() {
     std::os::unix::fs::chown(folder.path(), Some(4711), None).unwrap();
     assert_eq!(
         refused(folder.path(), &path),
-        "DIR: a folder of uid 4711, who can put another file into it: it must be root's or yours"
+        "DIR: a folder of uid 4711, who can put other things into it: it must be root's or yours"
     );
 }
 
