@@ -21,6 +21,12 @@ pub fn tdr_of(kvm: u64) -> Option<u64> {
     if kind != TDX_VM {
         return None;
     }
+    tdr_of_td(kvm)
+}
+
+/// The same where the VM runs a TD: in KVM's TDX code.
+#[inline(always)]
+fn tdr_of_td(kvm: u64) -> Option<u64> {
     let td = config::member(kvm, Member::KvmTd)?;
     let page: u64 = config::read_kernel(td.wrapping_add(config::tdr_page_offset()))?;
     if page == 0 { None } else { Some(config::pfn_of(page)) }
@@ -75,20 +81,26 @@ fn destroying(call: &impl At) -> Option<()> {
     Some(())
 }
 
-/// Arguments: the VM, gfn, the frame or the old entry of the mirror page table, level.
+/// The frame that KVM's zapping function is called for. Its arguments: the VM, gfn, the frame or the old entry of the
+/// mirror page table, level.
 #[inline(always)]
-fn zapping(call: &impl At) -> Option<()> {
+fn zaps(call: &impl At) -> Option<u64> {
     let what = call.arg(Point::Zap, 2)?;
-    let pfn = if config::zap_takes_pfn() {
-        what
+    if config::zap_takes_pfn() {
+        Some(what)
     } else if what & SPTE_PRESENT != 0 {
-        spte_to_pfn(what)
+        Some(spte_to_pfn(what))
     } else {
         // The same function maps.
-        return None;
-    };
+        None
+    }
+}
+
+#[inline(always)]
+fn zapping(call: &impl At) -> Option<()> {
+    let pfn = zaps(call)?;
     let level = Level::from_pg_level(call.arg(Point::Zap, 3)? & 0xff)?;
-    let tdr = tdr_of(call.arg(Point::Zap, 0)?)?;
+    let tdr = tdr_of_td(call.arg(Point::Zap, 0)?)?;
     let gfn = call.arg(Point::Zap, 1)?;
     tracker::zap_called(&mut Maps, tdr, gfn, level, pfn, now_ns());
     Some(())
@@ -96,7 +108,8 @@ fn zapping(call: &impl At) -> Option<()> {
 
 #[inline(always)]
 fn zapped(call: &impl At) -> Option<()> {
-    let tdr = tdr_of(call.arg(Point::Zap, 0)?)?;
+    zaps(call)?;
+    let tdr = tdr_of_td(call.arg(Point::Zap, 0)?)?;
     let now_ns = now_ns();
     let mut finding = Finding::NONE;
     if tracker::zap_returned(&mut Maps, tdr, now_ns, &mut finding) {
