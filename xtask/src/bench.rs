@@ -1,6 +1,7 @@
 //! Measurements: `cargo xtask bench NAME`. Each prints a table and writes the same as JSON to `target/bench`; what it
 //! must not exceed is a limit, and a limit that is broken is exit code 1.
 
+mod agent;
 mod fleet;
 mod hooks;
 mod recording;
@@ -25,6 +26,8 @@ use crate::lab;
 pub enum Task {
     /// KVM's map and zap paths in the lab, in instructions: septwatch, empty programs, bpftrace, kprobes, perf, trace-cmd.
     Seamcalls(seamcalls::Options),
+    /// The agent: until it watches, memory, CPU, and how soon it and its outputs know of a violation.
+    Agent(agent::Options),
     /// The allocator's hooks: what a release costs with septwatch, an empty program, bpftrace, perf, trace-cmd.
     Hooks(hooks::Options),
     /// Recordings: loss, size, replay; side by side with trace-cmd.
@@ -42,6 +45,7 @@ pub enum Task {
 pub fn run(task: Task) -> Result<ExitCode> {
     let (name, rows) = match task {
         Task::Seamcalls(options) => ("seamcalls", seamcalls::run(&options)?),
+        Task::Agent(options) => ("agent", agent::run(&options)?),
         Task::Hooks(options) => ("hooks", hooks::run(&options)?),
         Task::Recording(options) => ("recording", recording::run(&options)?),
         Task::View(options) => ("view", view::run(&options)?),

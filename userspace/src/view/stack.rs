@@ -1,6 +1,9 @@
 //! Names for return addresses: in the kernel from /proc/kallsyms, in a process from what it maps.
 
-use std::fs;
+use std::{
+    fs::{self, File},
+    io::{BufRead, BufReader},
+};
 
 use crate::{hooks::mapped::locate, model::verdict::Verdict};
 
@@ -33,35 +36,73 @@ impl Places {
 /// Symbols of the kernel's code, by address. Empty where the kernel hides them.
 #[derive(Debug, Default)]
 pub struct KernelSymbols {
-    symbols: Vec<(u64, String)>,
+    symbols: Vec<Symbol>,
+    /// All names: there are hundreds of thousands, and one allocation for each would take several times as much.
+    names: String,
+}
+
+/// A symbol: its address, and where its name is.
+#[derive(Clone, Copy, Debug)]
+struct Symbol {
+    address: u64,
+    name: u32,
+    length: u32,
 }
 
 impl KernelSymbols {
     /// Reads the running kernel's. Without them, addresses are shown as numbers.
     pub fn running() -> Self {
-        Self::parse(&fs::read_to_string("/proc/kallsyms").unwrap_or_default())
+        File::open("/proc/kallsyms").map(|file| Self::parse(BufReader::new(file))).unwrap_or_default()
     }
 
-    fn parse(text: &str) -> Self {
-        let symbol = |line: &str| {
-            let mut fields = line.split_ascii_whitespace();
-            let address = u64::from_str_radix(fields.next()?, 16).ok()?;
-            let code = matches!(fields.next()?, "t" | "T" | "w" | "W");
-            (code && address != 0).then(|| Some((address, fields.next()?.to_owned())))?
-        };
-        let mut symbols: Vec<_> = text.lines().filter_map(symbol).collect();
-        symbols.sort_unstable();
-        Self { symbols }
+    fn parse(mut text: impl BufRead) -> Self {
+        let mut all = Self::default();
+        let mut line = String::new();
+        // What cannot be read ends it: what was read is right.
+        while text.read_line(&mut line).is_ok_and(|length| length != 0) {
+            all.add(&line);
+            line.clear();
+        }
+        let Self { symbols, names } = &mut all;
+        let key = |symbol: &Symbol| (symbol.address, symbol.of(names));
+        symbols.sort_unstable_by(|one, other| key(one).cmp(&key(other)));
+        symbols.shrink_to_fit();
+        names.shrink_to_fit();
+        all
+    }
+
+    /// Takes a line in, if it is one of a function.
+    fn add(&mut self, line: &str) -> Option<()> {
+        let mut fields = line.split_ascii_whitespace();
+        let address = u64::from_str_radix(fields.next()?, 16).ok()?;
+        let is_code = matches!(fields.next()?, "t" | "T" | "w" | "W");
+        if !is_code || address == 0 {
+            return None;
+        }
+        let text = fields.next()?;
+        let (name, length) = (self.names.len().try_into().ok()?, text.len().try_into().ok()?);
+        self.names.push_str(text);
+        self.symbols.push(Symbol { address, name, length });
+        Some(())
     }
 
     /// `name+0x1f` of the function around an address, or the address.
     pub fn name(&self, address: u64) -> String {
-        let after = self.symbols.partition_point(|(start, _)| *start <= address);
+        let after = self.symbols.partition_point(|symbol| symbol.address <= address);
         match after.checked_sub(1).and_then(|at| self.symbols.get(at)) {
             // What is further away than any function is long is not in it.
-            Some((start, name)) if address - start < 1 << 20 => format!("{name}+{:#x}", address - start),
+            Some(symbol) if address - symbol.address < 1 << 20 => {
+                format!("{}+{:#x}", symbol.of(&self.names), address - symbol.address)
+            }
             _ => format!("{address:#x}"),
         }
+    }
+}
+
+impl Symbol {
+    fn of(self, names: &str) -> &str {
+        let name = self.name as usize;
+        names.get(name..name + self.length as usize).unwrap_or_default()
     }
 }
 
@@ -88,9 +129,9 @@ mod tests {
 
     #[test]
     fn an_address_has_the_name_of_the_function_around_it() {
-        let symbols = KernelSymbols::parse(
-            "ffffffff81000100 T second\nffffffff81000000 T first\nffffffff81000080 D data\n0 T hidden\nbad\n",
-        );
+        let text =
+            "ffffffff81000100 T second\nffffffff81000000 T first\nffffffff81000080 D data\n0 T hidden\nbad\n";
+        let symbols = KernelSymbols::parse(text.as_bytes());
         assert_eq!(symbols.name(0xffff_ffff_8100_0090), "first+0x90");
         assert_eq!(symbols.name(0xffff_ffff_8100_0100), "second+0x0");
         assert_eq!(symbols.name(0xffff_ffff_8000_0000), "0xffffffff80000000");

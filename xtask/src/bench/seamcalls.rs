@@ -3,9 +3,8 @@
 use anyhow::Result;
 use clap::Args;
 
-use super::{Limit, Row};
+use super::{Limit, Row, watchers};
 use crate::lab::costs::{self, Cost, WATCHERS};
-use crate::setup::packages;
 use crate::{build, lab, setup};
 
 /// How it is measured.
@@ -27,10 +26,7 @@ const UNDER_BPFTRACE: f64 = 10.0;
 /// The machine cannot be had or started, or the work in it fails.
 pub fn run(options: &Options) -> Result<Vec<Row>> {
     setup::for_building()?;
-    packages::ensure(
-        "watchers",
-        &[("bpftrace", "bpftrace"), ("perf", "linux-perf"), ("trace-cmd", "trace-cmd")],
-    )?;
+    watchers::install()?;
     let empty = build::empty()?;
     let septwatch = build::septwatch()?;
     let measured = costs::run(&lab::image(&options.release)?, &septwatch, &empty)?;

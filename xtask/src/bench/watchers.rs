@@ -53,6 +53,15 @@ impl Watcher {
     }
 }
 
+/// Installs what is missing of what people would use instead.
+///
+/// # Errors
+/// A program cannot be had.
+pub fn install() -> Result<()> {
+    let programs = [("bpftrace", "bpftrace"), ("perf", "linux-perf"), ("trace-cmd", "trace-cmd")];
+    packages::ensure("watchers", &programs)
+}
+
 /// What is needed to begin any of them.
 pub struct Programs {
     septwatch: PathBuf,
@@ -69,10 +78,7 @@ impl Programs {
     /// # Errors
     /// Something cannot be had.
     pub fn prepare(folder: &Path) -> Result<Self> {
-        packages::ensure(
-            "watchers",
-            &[("bpftrace", "bpftrace"), ("perf", "linux-perf"), ("trace-cmd", "trace-cmd")],
-        )?;
+        install()?;
         let empty = build::empty()?;
         let septwatch = build::septwatch()?;
         for (name, text) in [("pages.bt", SCRIPT), (FTRACE, "1\n")] {

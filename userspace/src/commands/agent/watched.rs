@@ -70,6 +70,7 @@ impl Watched {
         let age = now.boottime_ns.saturating_sub(session.kernel().loaded_ns()?);
         self.counted_since_ns = now.realtime_ns.saturating_sub(age);
         self.look(session, guard)?;
+        give_back();
         self.systemd.ready();
         Ok(())
     }
@@ -157,6 +158,16 @@ impl Watched {
             steps: self.steps.clone(),
         });
         Ok(snapshot)
+    }
+}
+
+/// Memory that starting took goes back to the kernel: the types of a whole kernel, and more, are not needed any more, and
+/// the allocator would keep their room for as long as the agent lives.
+fn give_back() {
+    // SAFETY: takes a number, and may be called at any time.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0);
     }
 }
 
