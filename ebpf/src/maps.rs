@@ -36,24 +36,9 @@ pub static TDS: Array<Td, { MAX_TDS as usize }> = Array::new();
 /// Indexes by the frame of the TDR.
 #[btf_map]
 pub static TD_BY_TDR: HashMap<u64, u64, { MAX_TDS as usize }> = HashMap::new();
-/// Zaps under way, and failed ones, that are not at hand.
+/// Zaps under way, and failed ones.
 #[btf_map]
 pub static ZAPS: HashMap<ZapKey, Zap, { MAX_ZAPS as usize }, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
-/// A zap of a TD that is kept where no hash must be asked, for KVM zaps one leaf of a TD after the other.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct AtHand {
-    /// 1: it is somebody's.
-    pub taken: u64,
-    /// Whose.
-    pub key: ZapKey,
-    /// Zaps of the TDs with this place that are in [`ZAPS`].
-    pub elsewhere: u64,
-    pub zap: Zap,
-}
-/// By the TD's number, modulo their count. Two TDs that share one by chance share its room.
-#[btf_map]
-pub static AT_HAND: Array<AtHand, { MAX_TDS as usize }> = Array::new();
 /// On each CPU, the index of the TD that was looked for last.
 #[btf_map]
 pub static LAST_TD: PerCpuArray<u64, 1> = PerCpuArray::new();

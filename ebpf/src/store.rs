@@ -16,8 +16,7 @@ use septwatch_common::{
 use crate::{
     atomic, config, emit,
     maps::{
-        AT_HAND, AtHand, BLOCKS, Chunk, EMPTY_CHUNK, LAST_TD, LEDGER, TD_BY_TDR, TDS, WINDOWS, ZAPS, control,
-        counters, shared,
+        BLOCKS, Chunk, EMPTY_CHUNK, LAST_TD, LEDGER, TD_BY_TDR, TDS, WINDOWS, ZAPS, control, counters, shared,
     },
     steps,
     task::{self, Task, now_ns},
@@ -62,20 +61,6 @@ fn line_at(chunk: *mut Chunk, pfn: u64) -> Option<*mut u64> {
     }
     // SAFETY: within the chunk, as compared.
     Some(unsafe { chunk.cast::<u64>().add(line as usize) })
-}
-
-/// The place of a TD's zap, for as long as the program runs.
-#[inline(always)]
-fn at_hand<'a>(key: ZapKey) -> Option<&'a mut AtHand> {
-    // SAFETY: points into a map value. TDs that share a place tell their zaps apart by the key.
-    AT_HAND.get_ptr_mut(key.td % MAX_TDS).map(|at_hand| unsafe { &mut *at_hand })
-}
-
-impl AtHand {
-    #[inline(always)]
-    const fn is_of(&self, key: ZapKey) -> bool {
-        self.taken != 0 && self.key.td == key.td && self.key.gfn == key.gfn
-    }
 }
 
 impl Store for Maps {
@@ -176,13 +161,6 @@ impl Store for Maps {
 
     #[inline(always)]
     fn zap(&mut self, key: ZapKey) -> Option<&mut Zap> {
-        let at_hand = at_hand(key)?;
-        if at_hand.is_of(key) {
-            return Some(&mut at_hand.zap);
-        }
-        if at_hand.elsewhere == 0 {
-            return None;
-        }
         // SAFETY: points into a map value. An element that is dropped meanwhile may serve another zap: KVM's mmu_lock
         // keeps zaps of one leaf apart, so that this needs two bugs at once, and then costs a wrong reason.
         ZAPS.get_ptr_mut(key).map(|zap| unsafe { &mut *zap })
@@ -190,32 +168,15 @@ impl Store for Maps {
 
     #[inline(always)]
     fn zap_or_new(&mut self, key: ZapKey) -> Option<&mut Zap> {
-        // Twice the same look-up, for the verifier forgets what a pointer in an `Option` was before the branch.
-        if self.zap(key).is_none() {
-            let at_hand = at_hand(key)?;
-            // SAFETY: points into a map value.
-            if unsafe { atomic::replace(&raw mut at_hand.taken, 0, 1) } {
-                at_hand.zap = Zap::default();
-                at_hand.key = key;
-            } else if ZAPS.insert(key, Zap::default(), u64::from(BPF_NOEXIST)).is_ok() {
-                // SAFETY: points into a map value.
-                unsafe { atomic::fetch_add(&raw mut at_hand.elsewhere, 1) };
-            }
+        if ZAPS.get_ptr_mut(key).is_none() {
+            let _ = ZAPS.insert(key, Zap::default(), u64::from(BPF_NOEXIST));
         }
         self.zap(key)
     }
 
     #[inline(always)]
     fn drop_zap(&mut self, key: ZapKey) {
-        let Some(at_hand) = at_hand(key) else { return };
-        if at_hand.is_of(key) {
-            // Nobody's first: a TD whose number is 0 there is not.
-            at_hand.key.td = 0;
-            at_hand.taken = 0;
-        } else if at_hand.elsewhere != 0 && ZAPS.remove(key).is_ok() {
-            // SAFETY: points into a map value.
-            unsafe { atomic::fetch_add(&raw mut at_hand.elsewhere, u64::MAX) };
-        }
+        let _ = ZAPS.remove(key);
     }
 
     #[inline(always)]

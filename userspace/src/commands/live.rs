@@ -9,7 +9,7 @@ use anyhow::{Result, bail};
 use tokio::{
     process::Child,
     runtime::Runtime,
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::Notify,
     time,
 };
@@ -102,6 +102,25 @@ pub struct Until {
     pub reloads: bool,
     /// When somebody in this process says so.
     pub told: Option<Arc<Notify>>,
+    /// Signals, where they are caught already.
+    pub signals: Option<Signals>,
+}
+
+/// What others end this process by, or have it read things again. Whoever says that he is ready catches them before: who
+/// hears it may send one at once.
+pub struct Signals {
+    interrupts: Interrupts,
+    hangups: Signal,
+}
+
+impl Signals {
+    /// From now on they do nothing by themselves. Inside of a runtime.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn caught() -> Result<Self> {
+        Ok(Self { interrupts: Interrupts::new()?, hangups: signal(SignalKind::hangup())? })
+    }
 }
 
 impl Live {
@@ -232,8 +251,10 @@ pub(super) async fn follow(
 ) -> Result<Why> {
     let none = KernelSymbols::default();
     let ring = watching::readiness(session.kernel().wake_up()?)?;
-    let mut interrupts = Interrupts::new()?;
-    let mut hangups = signal(SignalKind::hangup())?;
+    let Signals { mut interrupts, mut hangups } = match until.signals.take() {
+        Some(signals) => signals,
+        None => Signals::caught()?,
+    };
     let mut tick = time::interval(Duration::from_millis(100));
     let end = until.duration.map(|duration| Instant::now() + duration);
     loop {

@@ -5,7 +5,7 @@ use anyhow::Result;
 use super::{Args, Collecting, Settings, confined, watched::Watched, watching};
 use crate::{
     commands::{
-        live::{self, Until},
+        live::{self, Signals, Until},
         recording,
         storms::Storms,
     },
@@ -33,8 +33,10 @@ pub fn run(args: &Args, settings: &Settings) -> Result<()> {
     confined(settings, None)?;
     let collecting = Collecting::begin(settings, "demo", session.kernel().ledger_id()?)?;
     let mut watched = Watched::begin(collecting, recording::demo_hooks(), settings.metrics.tds as usize);
+    let signals = runtime.block_on(async { Signals::caught() })?;
     watched.ready(&mut session, None)?;
-    let mut until = Until { duration: args.duration, reloads: true, ..Until::default() };
+    let signals = Some(signals);
+    let mut until = Until { duration: args.duration, reloads: true, signals, ..Until::default() };
     let ended = runtime.block_on(live::follow(&mut session, &symbols, None, &mut until, &mut watched));
     let stormed = storms.end();
     watched.end(&mut session, None);

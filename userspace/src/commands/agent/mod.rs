@@ -23,7 +23,7 @@ use anyhow::{Context as _, Result, bail};
 
 use super::{
     BadInput, Policing, Watching, exit,
-    live::{Live, Until},
+    live::{Live, Signals, Until},
     recording,
     storms::Storming,
     watching::{is_ledger, is_ring, span},
@@ -395,8 +395,10 @@ fn live(args: &Args, settings: &Settings) -> Result<()> {
         })?;
     let collecting = Collecting::begin(settings, "live", live.session.kernel().ledger_id()?)?;
     let mut watched = Watched::begin(collecting, hooks, settings.metrics.tds as usize);
+    let signals = live.runtime.block_on(async { Signals::caught() })?;
     watched.ready(&mut live.session, live.guard.as_mut())?;
-    let mut until = Until { duration: args.duration, reloads: true, ..Until::default() };
+    let signals = Some(signals);
+    let mut until = Until { duration: args.duration, reloads: true, signals, ..Until::default() };
     let ended = live.follow(&mut until, &mut watched);
     watched.end(&mut live.session, live.guard.as_mut());
     live.end(settings.ledger.keep)?;
