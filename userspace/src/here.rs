@@ -2,6 +2,8 @@
 
 use std::{fs, io, net::IpAddr, time::UNIX_EPOCH};
 
+use rustix::time::{ClockId, clock_gettime};
+
 /// Its node name.
 pub fn name() -> String {
     rustix::system::uname().nodename().to_string_lossy().into_owned()
@@ -19,6 +21,12 @@ pub fn boot_id() -> io::Result<String> {
 /// Now, in ns since 1970, UTC.
 pub fn now_ns() -> u64 {
     UNIX_EPOCH.elapsed().map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+}
+
+/// Now on CLOCK_MONOTONIC, which events are timed with, in ns.
+pub fn monotonic_ns() -> u64 {
+    let time = clock_gettime(ClockId::Monotonic);
+    time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned()
 }
 
 /// Whether what is sent to the host of a URL stays on this one.

@@ -9,6 +9,7 @@ pub mod export;
 pub mod fleet;
 pub mod here;
 pub mod hooks;
+mod locked;
 pub mod minimize;
 pub mod model;
 pub mod policy;

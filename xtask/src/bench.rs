@@ -14,9 +14,12 @@ mod workloads;
 use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use clap::Subcommand;
+use septwatch_pty::{Used, cpu, threads};
 use serde::Serialize;
 
 use crate::lab;
@@ -125,6 +128,19 @@ fn rows_limit(value: f64, limit: Option<Limit>) -> bool {
 /// Whole numbers as they are, others to three digits.
 fn figure(value: f64) -> String {
     if value.fract() == 0.0 { format!("{value}") } else { format!("{value:.3}") }
+}
+
+/// CPU that a process takes from now on for so long, in per cent of a core.
+fn cpu_of(pid: u32, span: Duration) -> Result<f64> {
+    let used = || cpu(pid).context("it has ended").map(Used::total);
+    let (begun, before) = (Instant::now(), used()?);
+    thread::sleep(span);
+    Ok((used()? - before).as_secs_f64() / begun.elapsed().as_secs_f64() * 100.0)
+}
+
+/// Whether a septwatch has attached all its hooks and acts its demo out: then that has a thread.
+fn acts(pid: u32) -> bool {
+    threads(pid).iter().any(|(name, _)| name == "septwatch-demo")
 }
 
 /// The middle of several measurements.

@@ -1,7 +1,7 @@
 //! Running other programs: what is called, and how a failure reads. Nothing about what they are called for.
 
 use std::fmt::Write as _;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -22,6 +22,17 @@ pub fn quiet(command: &mut Command) -> Result<String> {
     let printed = stdout + &String::from_utf8_lossy(&output.stderr);
     let lines: Vec<&str> = printed.lines().collect();
     bail!("`{}`: {}\n{}", line(command), output.status, lines[lines.len().saturating_sub(TAIL)..].join("\n"))
+}
+
+/// A process that does not outlive what started it.
+pub struct Killed(pub Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        // Both fail only where it has ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// A program that runs in the time that nothing else wants (`SCHED_IDLE`): what is measured beside it is not disturbed.

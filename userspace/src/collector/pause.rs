@@ -5,6 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::locked::lock;
+
 /// Whether an output is to end.
 #[derive(Debug, Default)]
 pub struct Ending {
@@ -15,14 +17,14 @@ pub struct Ending {
 impl Ending {
     /// It is to end: whoever waits goes on.
     pub fn tell(&self) {
-        *self.told.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        *lock(&self.told) = true;
         self.changed.notify_all();
     }
 
     /// Waits so long, or until it is to end; whether it is.
     pub fn wait(&self, time: Duration) -> bool {
         let begun = Instant::now();
-        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut told = lock(&self.told);
         while !*told && begun.elapsed() < time {
             let rest = time.saturating_sub(begun.elapsed());
             (told, _) = self.changed.wait_timeout(told, rest).unwrap_or_else(PoisonError::into_inner);
@@ -32,7 +34,7 @@ impl Ending {
 
     /// Whether it is to end.
     pub fn is_told(&self) -> bool {
-        *self.told.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.told)
     }
 }
 

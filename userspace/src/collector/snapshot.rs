@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -10,6 +10,7 @@ use septwatch_common::{Leaf, Life};
 
 use super::{http::Clients, outlet::Counts};
 use crate::{
+    locked::lock,
     model::{histogram::Buckets, windows::Span},
     recording::header::HookFact,
     source::session::Standing,
@@ -122,11 +123,6 @@ impl Shared {
     pub fn outputs(&self) -> Vec<(&'static str, Arc<Counts>)> {
         lock(&self.outputs).clone()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    // What is in it is whole at any time.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The TDs that there are metrics of: at most `most`, those with violations first, then those with the most memory.

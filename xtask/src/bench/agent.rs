@@ -4,16 +4,16 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use rustix::process::{Pid, Signal, kill_process};
-use septwatch_pty::{Used, cpu, threads};
 
-use super::{Limit, Row, median};
+use super::{Limit, Row, acts, cpu_of, median};
+use crate::run::Killed;
 use crate::step::note;
 use crate::{build, setup};
 
@@ -38,9 +38,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How long it settles before it is measured.
 const SETTLE: Duration = Duration::from_secs(5);
 
-/// An agent on its demo. Dropping it kills it.
+/// An agent on its demo.
 struct Agent {
-    child: Child,
+    process: Killed,
     took: Duration,
 }
 
@@ -52,9 +52,9 @@ impl Agent {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let begun = Instant::now();
         let child = command.spawn().with_context(|| format!("cannot run {}", septwatch.display()))?;
-        let mut agent = Self { child, took: Duration::ZERO };
-        while !threads(agent.child.id()).iter().any(|(name, _)| name == "septwatch-demo") {
-            ensure!(agent.child.try_wait()?.is_none(), "the agent cannot watch its demo here");
+        let mut agent = Self { process: Killed(child), took: Duration::ZERO };
+        while !acts(agent.pid()) {
+            ensure!(agent.process.0.try_wait()?.is_none(), "the agent cannot watch its demo here");
             ensure!(begun.elapsed() < PATIENCE, "the agent does not begin");
             thread::sleep(Duration::from_millis(1));
         }
@@ -62,38 +62,26 @@ impl Agent {
         Ok(agent)
     }
 
+    fn pid(&self) -> u32 {
+        self.process.0.id()
+    }
+
     /// Memory in MiB that is neither the demo's guests' nor the kernel's.
     fn memory(&self) -> Result<f64> {
-        let path = format!("/proc/{}/smaps", self.child.id());
+        let path = format!("/proc/{}/smaps", self.pid());
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
         Ok(own_kib(&text) as f64 / 1024.0)
     }
 
-    /// CPU in per cent of a core, from now on for so long.
-    fn cpu(&self, span: Duration) -> Result<f64> {
-        let used = || cpu(self.child.id()).context("the agent has ended").map(Used::total);
-        let (begun, before) = (Instant::now(), used()?);
-        thread::sleep(span);
-        Ok((used()? - before).as_secs_f64() / begun.elapsed().as_secs_f64() * 100.0)
-    }
-
     /// Ends it; what it said.
     fn end(mut self) -> Result<String> {
-        kill_process(Pid::from_child(&self.child), Signal::TERM)?;
-        let mut stderr = self.child.stderr.take().context("a pipe")?;
+        kill_process(Pid::from_child(&self.process.0), Signal::TERM)?;
+        let mut stderr = self.process.0.stderr.take().context("a pipe")?;
         let mut said = String::new();
         std::io::Read::read_to_string(&mut stderr, &mut said)?;
-        let status = self.child.wait()?;
+        let status = self.process.0.wait()?;
         ensure!(status.success(), "the agent: {status}: {said}");
         Ok(said)
-    }
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        // Both fail only where it has ended.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
@@ -141,7 +129,7 @@ pub fn run(options: &Options) -> Result<Vec<Row>> {
         note("agent", format_args!("{tds} TDs, next to nothing happens"));
         let agent = Agent::start(&septwatch, &["--pace", "1", "--tds", tds])?;
         thread::sleep(SETTLE);
-        let (cpu, memory) = (agent.cpu(Duration::from_secs(options.seconds))?, agent.memory()?);
+        let (cpu, memory) = (cpu_of(agent.pid(), Duration::from_secs(options.seconds))?, agent.memory()?);
         agent.end()?;
         rows.push(Row::new(format!("memory, {tds} TDs"), memory, "MiB").limit(Limit::AtMost(MEMORY)));
         rows.push(Row::new(format!("CPU, {tds} TDs"), cpu, "% of a core").limit(Limit::AtMost(IDLE)));
@@ -176,14 +164,14 @@ fn delays(said: &str, to: &str) -> Option<[f64; 4]> {
 /// `12.3 us`, `1.2 ms`, `2.0 s`
 fn milliseconds(span: &str) -> Option<f64> {
     let (number, unit) = span.split_once(' ')?;
-    let scale = match unit {
-        "ns" => 1e-6,
-        "us" => 1e-3,
-        "ms" => 1.0,
-        "s" => 1e3,
+    let number: f64 = number.parse().ok()?;
+    Some(match unit {
+        "ns" => number / 1e6,
+        "us" => number / 1e3,
+        "ms" => number,
+        "s" => number * 1e3,
         _ => return None,
-    };
-    Some(number.parse::<f64>().ok()? * scale)
+    })
 }
 
 #[cfg(test)]

@@ -5,14 +5,14 @@ use std::{
     io::{BufRead as _, BufReader, Read as _},
     net::{TcpListener, TcpStream},
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
-use septwatch_pty::{Terminal, Used, cpu};
+use septwatch_pty::Terminal;
 use serde_json::Value;
 
 use super::Row;
@@ -42,17 +42,6 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// How long it is looked at while nothing comes.
 const IDLE: Duration = Duration::from_secs(10);
 
-/// A server of its own, on loopback, which ends with this.
-struct Nats(Child);
-
-impl Drop for Nats {
-    fn drop(&mut self) {
-        // Both fail only where it has ended.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 /// Measures it.
 ///
 /// # Errors
@@ -66,7 +55,8 @@ pub fn run(options: &Options) -> Result<Vec<Row>> {
     let program = unpacked::SERVERS.usr().context("no servers")?.1.join("sbin/nats-server");
     let mut server = Command::new(program);
     server.args(["-js", "-a", "127.0.0.1", "-p", &port.to_string(), "-sd"]).arg(store.path());
-    let _server = Nats(server.stdout(Stdio::null()).stderr(Stdio::null()).spawn().context("nats-server")?);
+    let _server =
+        run::Killed(server.stdout(Stdio::null()).stderr(Stdio::null()).spawn().context("nats-server")?);
     let begun = Instant::now();
     while !is_there(port) {
         ensure!(begun.elapsed() < PATIENCE, "nats-server does not answer");
@@ -142,11 +132,7 @@ fn shown(septwatch: &Path, url: &str, hosts: u32, events: f64) -> Result<[f64; 2
         thread::sleep(Duration::from_millis(20));
     }
     let shown = begun.elapsed();
-    let pid = terminal.pid();
-    let used = || cpu(pid).context("it has ended").map(Used::total);
-    let (begun, before) = (Instant::now(), used()?);
-    thread::sleep(IDLE);
-    let idle = (used()? - before).as_secs_f64() / begun.elapsed().as_secs_f64() * 100.0;
+    let idle = super::cpu_of(terminal.pid(), IDLE)?;
     terminal.send("q")?;
     terminal.wait()?;
     Ok([shown.as_secs_f64(), idle])

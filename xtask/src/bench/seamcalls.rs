@@ -1,6 +1,6 @@
 //! What septwatch adds to KVM's map and zap paths, in instructions, on the lab's machine: the same figures at every run.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::Args;
 
 use super::{Limit, Row, watchers};
@@ -30,13 +30,13 @@ pub fn run(options: &Options) -> Result<Vec<Row>> {
     let empty = build::empty()?;
     let septwatch = build::septwatch()?;
     let measured = costs::run(&lab::image(&options.release)?, &septwatch, &empty)?;
-    Ok(rows(&measured))
+    rows(&measured)
 }
 
-fn rows(measured: &[Result<Cost, String>]) -> Vec<Row> {
+fn rows(measured: &[Result<Cost, String>]) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     let nothing = measured.first().and_then(|cost| cost.as_ref().ok()).copied();
-    let Some(nothing) = nothing else { return rows };
+    let nothing = nothing.context("the work was not measured without anything attached")?;
     type Figure = fn(&Cost) -> u64;
     let paths: [(&str, Figure); 3] = [
         ("map and zap of a page", |cost| cost.map + cost.zap),
@@ -67,5 +67,5 @@ fn rows(measured: &[Result<Cost, String>]) -> Vec<Row> {
             );
         }
     }
-    rows
+    Ok(rows)
 }

@@ -3,14 +3,15 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::trace_cmd;
+use super::{acts, trace_cmd};
+use crate::run::Killed;
 use crate::setup::packages;
 use crate::{build, run};
 
@@ -69,8 +70,8 @@ pub struct Programs {
     folder: PathBuf,
 }
 
-/// One at work. Dropping it ends it.
-pub struct Watching(Option<Child>);
+/// One at work.
+pub struct Watching(Option<Killed>);
 
 impl Programs {
     /// Installs and builds what is missing; what others write goes into the folder.
@@ -118,7 +119,7 @@ impl Programs {
         };
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let child = command.spawn().with_context(|| format!("cannot run `{}`", run::line(&command)))?;
-        let mut watching = Watching(Some(child));
+        let mut watching = Watching(Some(Killed(child)));
         watching.until_it_watches(watcher)?;
         Ok(watching)
     }
@@ -126,7 +127,7 @@ impl Programs {
 
 impl Watching {
     fn until_it_watches(&mut self, watcher: Watcher) -> Result<()> {
-        let Some(child) = &mut self.0 else { return Ok(()) };
+        let Some(Killed(child)) = &mut self.0 else { return Ok(()) };
         if watcher == Watcher::Bpftrace {
             let output = child.stdout.take().context("a pipe")?;
             for line in BufReader::new(output).lines() {
@@ -139,10 +140,7 @@ impl Watching {
         let begun = Instant::now();
         loop {
             let ready = match watcher {
-                // The demo's thread runs when all is attached.
-                Watcher::Empty | Watcher::Septwatch => {
-                    septwatch_pty::threads(child.id()).iter().any(|(name, _)| name == "septwatch-demo")
-                }
+                Watcher::Empty | Watcher::Septwatch => acts(child.id()),
                 Watcher::TraceCmd => {
                     let on = fs::read_to_string("/sys/kernel/tracing/events/kmem/mm_page_free/enable");
                     on.is_ok_and(|on| on.trim() == "1")
@@ -166,28 +164,15 @@ impl Watching {
     /// # Errors
     /// It does not end.
     pub fn end(mut self) -> Result<()> {
-        let Some(mut child) = self.0.take() else { return Ok(()) };
+        let Some(Killed(child)) = &mut self.0 else { return Ok(()) };
         drop(child.stdin.take());
         let begun = Instant::now();
         // One whose input has ended may be gone already.
-        let _ = kill_process(Pid::from_child(&child), Signal::INT);
+        let _ = kill_process(Pid::from_child(child), Signal::INT);
         while child.try_wait()?.is_none() {
-            if begun.elapsed() > PATIENCE {
-                self.0 = Some(child);
-                bail!("something that watched does not end");
-            }
+            ensure!(begun.elapsed() < PATIENCE, "something that watched does not end");
             thread::sleep(LOOK);
         }
         Ok(())
-    }
-}
-
-impl Drop for Watching {
-    fn drop(&mut self) {
-        if let Some(child) = &mut self.0 {
-            // Both fail only where it has ended.
-            let _ = child.kill();
-            let _ = child.wait();
-        }
     }
 }

@@ -5,7 +5,7 @@
 use std::fs::{self, File};
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -111,7 +111,7 @@ impl Machine {
         self.command.current_dir(&self.folder).stdin(Stdio::null()).stdout(out).stderr(errors);
         let child =
             self.command.spawn().with_context(|| format!("cannot run `{}`", run::line(&self.command)))?;
-        let mut child = Killed(child);
+        let mut child = run::Killed(child);
         let start = Instant::now();
         let mut console = Console { path: self.console(), read: 0, text: String::new() };
         loop {
@@ -158,16 +158,6 @@ pub fn ends_with_us(program: &Path) -> Command {
 fn write(folder: &Path, name: &str, text: &str) -> Result<()> {
     let path = folder.join(name);
     fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))
-}
-
-/// An emulator that does not outlive what started it.
-pub struct Killed(pub Child);
-
-impl Drop for Killed {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
 }
 
 struct Console {

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 
 use super::bochs::{Bochs, CPU_MODEL};
-use super::machine::{CYLINDER, Killed, ends_with_us};
+use super::machine::{CYLINDER, ends_with_us};
+use crate::run;
 
 /// mov dx, 0x3fb; mov al, 3; out dx, al: characters of 8 bits. mov eax, 0x80000008; cpuid; mov dx, 0x3f8; out dx, al;
 /// hlt; jmp back. EAX 7:0 is the number of bits (Intel SDM, CPUID).
@@ -40,7 +41,7 @@ pub fn ask(bochs: &Bochs) -> Result<Option<u8>> {
     let mut command = ends_with_us(&bochs.program);
     command.args(["-q", "-f", "bochsrc"]).current_dir(folder.path());
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut child = Killed(command.spawn().context("cannot run Bochs")?);
+    let mut child = run::Killed(command.spawn().context("cannot run Bochs")?);
     let start = Instant::now();
     while start.elapsed() < LIMIT {
         let said = fs::read(folder.path().join("console")).unwrap_or_default();

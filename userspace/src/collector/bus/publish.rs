@@ -5,7 +5,7 @@ use std::{
     error::Error as _,
     pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -31,6 +31,7 @@ use super::{
 };
 use crate::{
     fleet::{self, connect::Connect},
+    locked::lock,
     told::told,
 };
 
@@ -93,7 +94,7 @@ impl Seen {
         match event {
             Event::Disconnected | Event::Closed | Event::LameDuckMode => self.gone.notify_one(),
             Event::ServerError(_) | Event::ClientError(_) => {
-                *self.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(event.to_string());
+                *lock(&self.error) = Some(event.to_string());
             }
             _ => {}
         }
@@ -101,7 +102,7 @@ impl Seen {
 
     /// Why something failed, with what the server said before, as that something is not permitted.
     fn why(&self, why: String) -> String {
-        match self.error.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        match lock(&self.error).take() {
             Some(error) => format!("{why} ({error})"),
             None => why,
         }

@@ -322,5 +322,4 @@ impl Unsent {
 }
 
 #[cfg(test)]
-#[path = "spool_tests.rs"]
 mod tests;

@@ -17,7 +17,7 @@ mod tests;
 
 use std::{
     io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -26,6 +26,8 @@ use thiserror::Error;
 use tokio::sync::Notify;
 
 use access::Gate;
+
+use crate::locked::lock;
 pub use access::{Access, AccessError};
 pub use clients::{CLASSES, Clients};
 pub use listen::Listen;
@@ -101,7 +103,7 @@ struct Shared {
 
 impl Shared {
     fn gate(&self) -> Arc<Gate> {
-        Arc::clone(&self.gate.lock().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&lock(&self.gate))
     }
 }
 
@@ -166,7 +168,7 @@ impl Server {
     /// They are wrong: the ones before stay.
     pub fn reload(&self) -> Result<(), AccessError> {
         let gate = Arc::new(self.access.read()?);
-        *self.shared.gate.lock().unwrap_or_else(PoisonError::into_inner) = gate;
+        *lock(&self.shared.gate) = gate;
         Ok(())
     }
 }

@@ -1,11 +1,11 @@
 //! Exact counts of what became of what an output was given.
 
 use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
+    Arc, Mutex,
     atomic::{AtomicU64, Ordering},
 };
 
-use crate::{collector::message::Message, model::histogram::Spans, recording::header::Clock};
+use crate::{collector::message::Message, here::monotonic_ns, locked::lock, model::histogram::Spans};
 
 /// What became of what an output was given: offered = delivered + lost + those that wait.
 #[derive(Debug, Default)]
@@ -59,11 +59,13 @@ impl Counts {
 
     /// These are passed on now: how long violations took from the kernel to there.
     pub(super) fn took(&self, messages: &[Arc<Message>]) {
-        let now_ns = Clock::now().monotonic_ns;
-        let mut delays = lock(&self.delays);
-        for verdict in messages.iter().filter_map(|message| message.verdict.as_ref()) {
-            delays.record(now_ns.saturating_sub(verdict.time_ns));
+        let mut verdicts = messages.iter().filter_map(|message| message.verdict.as_ref()).peekable();
+        if verdicts.peek().is_none() {
+            return;
         }
+        let now_ns = monotonic_ns();
+        let mut delays = lock(&self.delays);
+        verdicts.for_each(|verdict| delays.record(now_ns.saturating_sub(verdict.time_ns)));
     }
 
     /// From violations in the kernel to their having been passed on, of those that all went well with.
@@ -94,9 +96,4 @@ impl Counts {
     pub(super) fn delivered_beside_lost(&self, messages: u64) {
         self.delivered.fetch_add(messages, Ordering::Release);
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What is in it is whole at any time.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

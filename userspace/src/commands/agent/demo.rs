@@ -26,7 +26,7 @@ pub fn run(args: &Args, settings: &Settings) -> Result<()> {
     let (mut kernel, config) = open::demo(module::Shape::V7_3, &options)?;
     kernel.record_pages(options.latency)?;
     let mut session = Session::new(kernel)?;
-    let signals = runtime.block_on(async { Signals::caught() })?;
+    let signals = Some(runtime.block_on(async { Signals::caught() })?);
     // The demo's VMM is a thread that reads frame numbers, and keeps what that needs.
     let storms = Storms::begin(config, args.storming)?;
     // Later there are no addresses for this process.
@@ -35,7 +35,6 @@ pub fn run(args: &Args, settings: &Settings) -> Result<()> {
     let collecting = Collecting::begin(settings, "demo", session.kernel().ledger_id()?)?;
     let mut watched = Watched::begin(collecting, recording::demo_hooks(), settings.metrics.tds as usize);
     watched.ready(&mut session, None)?;
-    let signals = Some(signals);
     let mut until = Until { duration: args.duration, reloads: true, signals, ..Until::default() };
     let ended = runtime.block_on(live::follow(&mut session, &symbols, None, &mut until, &mut watched));
     let stormed = storms.end();

@@ -395,9 +395,8 @@ fn live(args: &Args, settings: &Settings) -> Result<()> {
         })?;
     let collecting = Collecting::begin(settings, "live", live.session.kernel().ledger_id()?)?;
     let mut watched = Watched::begin(collecting, hooks, settings.metrics.tds as usize);
-    let signals = live.runtime.block_on(async { Signals::caught() })?;
+    let signals = Some(live.runtime.block_on(async { Signals::caught() })?);
     watched.ready(&mut live.session, live.guard.as_mut())?;
-    let signals = Some(signals);
     let mut until = Until { duration: args.duration, reloads: true, signals, ..Until::default() };
     let ended = live.follow(&mut until, &mut watched);
     watched.end(&mut live.session, live.guard.as_mut());

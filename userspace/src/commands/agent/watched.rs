@@ -16,6 +16,7 @@ use crate::{
         snapshot::{FRAME, PolicyRow, Snapshot, TdRow, chosen},
     },
     commands::{live::Sink, policing::Guard},
+    here::monotonic_ns,
     model::{
         histogram::{Spans, Summary},
         verdict::Verdict,
@@ -194,7 +195,7 @@ impl Sink for Watched {
         if let Some(message) = self.messages.event(event, found) {
             if let Some((verdict, _)) = found {
                 self.last_violation_ns = message.wall_ns;
-                self.delays.record(Clock::now().monotonic_ns.saturating_sub(verdict.time_ns));
+                self.delays.record(monotonic_ns().saturating_sub(verdict.time_ns));
             }
             self.offer(&message);
         }

@@ -5,7 +5,7 @@ use std::{
     io::Write,
     ops::ControlFlow,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     thread,
@@ -32,6 +32,7 @@ use crate::{
         stream::{self, Arrived, From, StreamError, Which},
     },
     here::now_ns,
+    locked::lock,
     view::{
         fleet::{Effect, Reading, Ui, draw},
         top::config::Config,
@@ -53,11 +54,6 @@ struct Shared {
     quit: AtomicBool,
     /// The event that was asked for last, and its lines.
     fetched: Mutex<Option<(u64, Vec<String>)>>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What is in it is whole at any time.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Shows a fleet, or prints it.

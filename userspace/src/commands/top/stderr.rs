@@ -5,7 +5,7 @@ use std::{
     fs::File,
     io::{self, IsTerminal as _, Read as _, Write as _},
     os::fd::{AsFd as _, OwnedFd},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     thread::{self, JoinHandle},
 };
 
@@ -14,6 +14,8 @@ use rustix::{
     pipe::{PipeFlags, pipe_with},
     stdio::dup2_stderr,
 };
+
+use crate::locked::lock;
 
 /// Most lines that wait to be taken; older ones are left out.
 const LINES: usize = 1_000;
@@ -61,10 +63,6 @@ impl Lines {
         // It may be anything, and is shown on a terminal.
         queue.lines.push_back(String::from_utf8_lossy(line).replace(char::is_control, "?"));
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Stderr {

@@ -17,7 +17,7 @@ mod td;
 pub(super) mod tests;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use septwatch_common::{Leaf, Level};
 use serde::{Deserialize, Serialize};
@@ -35,12 +35,10 @@ use pamt::{Pamt, Record};
 use status::{Refusal, operand};
 use td::Td;
 
+use crate::locked::lock;
+
 /// RCX and RDX of a call that was done, or why not.
 type Registers = Result<(u64, u64), Refusal>;
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// Which kernel's operands the `tdh_*` functions take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -11,16 +11,18 @@ mod truth;
 mod zap;
 
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use septwatch_common::{Leaf, Level};
 
 use super::memory::{HostPage, HostPages, Memory, MemoryError, Pinned};
 use super::module::{Config, FIRST_PRIVATE_HKID, HKIDS, Running, StartError, TdxTd, TdxVp, status};
+use crate::locked::lock;
 
+pub use crate::here::monotonic_ns as now_ns;
 pub use teardown::{ControlPage, Flaw};
-pub use truth::{Failed, Log, TdRef, Truth, What, now_ns};
+pub use truth::{Failed, Log, TdRef, Truth, What};
 pub use zap::Steps;
 
 use teardown::Remains;
@@ -77,10 +79,6 @@ pub struct Host {
     leaked: Mutex<Vec<Remains>>,
     log: Log,
     pinned: Pinned,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Host {

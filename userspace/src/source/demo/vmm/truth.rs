@@ -3,16 +3,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use rustix::time::{ClockId, clock_gettime};
 use septwatch_common::{Leaf, Level};
 
 use crate::source::demo::module::{Frame, PageKind};
-
-/// CLOCK_MONOTONIC, in nanoseconds.
-pub fn now_ns() -> u64 {
-    let time = clock_gettime(ClockId::Monotonic);
-    time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned()
-}
 
 /// A TD: its number in the order of creation, and the frame of its TDR.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
