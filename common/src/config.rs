@@ -58,8 +58,8 @@ impl Shape {
 
     /// The level of a leaf, from the argument.
     #[inline(always)]
-    pub const fn to_level(self, raw: u64) -> Option<Level> {
-        if self.flags & Self::PG_LEVEL != 0 { Level::from_pg_level(raw) } else { Level::from_tdx(raw) }
+    pub const fn level_of(flags: u64, raw: u64) -> Option<Level> {
+        if flags & Self::PG_LEVEL != 0 { Level::from_pg_level(raw) } else { Level::from_tdx(raw) }
     }
 }
 
@@ -75,9 +75,11 @@ pub const SHAPES: usize = 48;
 /// exactly, so that the ledger costs 8.13 bytes a frame; 512 lines would take the next slab size, twice as much.
 pub const CHUNK: usize = 504;
 
-/// Frames in one block of the filter in front of the ledger: as many as the largest order but one that the page
-/// allocator frees at once, so that most releases look at one block.
-pub const BLOCK_SHIFT: u32 = 9;
+/// log2 of the frames that a word of the filter in front of the ledger stands for, one bit each.
+pub const MARKS_SHIFT: u32 = 6;
+
+/// Words that the filter may have, at most: 256 MiB, for 8 TiB of addresses. A frame beyond counts as marked.
+pub const MAX_MARKS: u64 = 1 << 25;
 
 /// TDs that can be tracked at the same time. Slot 0 stays empty: a closed line has owner 0.
 pub const MAX_TDS: u32 = 4096;

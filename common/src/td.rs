@@ -62,8 +62,8 @@ pub struct Td {
     pub zap_gfn: u64,
     /// First frame of the leaf that KVM's zapping function was called for last; 0 where no hook told.
     pub zap_pfn: u64,
-    /// When it was called, in ns of CLOCK_MONOTONIC, for as long as neither a SEAMCALL followed nor it returned; else 0.
-    pub zap_called_ns: u64,
+    /// 1 for as long as it was called, and neither a SEAMCALL followed nor it returned; else 0.
+    pub zap_called: u64,
     /// When the invalidation that is under way began; 0 where none is.
     pub invalidation_ns: u64,
     /// When KVM called the VM bugged; 0 where it did not.
@@ -106,7 +106,7 @@ impl Td {
         cgroup: 0,
         zap_gfn: 0,
         zap_pfn: 0,
-        zap_called_ns: 0,
+        zap_called: 0,
         invalidation_ns: 0,
         bugged_ns: 0,
         failed_ns: 0,

@@ -1,6 +1,6 @@
 //! BPF_ATOMIC instructions.
 
-use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd};
+use core::intrinsics::{AtomicOrdering, atomic_and, atomic_cxchg, atomic_or, atomic_xadd};
 
 /// Adds, and returns what was there before.
 ///
@@ -10,6 +10,26 @@ use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd};
 pub unsafe fn fetch_add(at: *mut u64, add: u64) -> u64 {
     // SAFETY: the caller's promise.
     unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(at, add) }
+}
+
+/// Sets the bits that are set in `bits`.
+///
+/// # Safety
+/// As for [`fetch_add`].
+#[inline(always)]
+pub unsafe fn set(at: *mut u64, bits: u64) {
+    // SAFETY: the caller's promise.
+    unsafe { atomic_or::<u64, u64, { AtomicOrdering::SeqCst }>(at, bits) };
+}
+
+/// Clears them.
+///
+/// # Safety
+/// As for [`fetch_add`].
+#[inline(always)]
+pub unsafe fn clear(at: *mut u64, bits: u64) {
+    // SAFETY: the caller's promise.
+    unsafe { atomic_and::<u64, u64, { AtomicOrdering::SeqCst }>(at, !bits) };
 }
 
 /// Replaces `old` by `new`; false where something else was there.

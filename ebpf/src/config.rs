@@ -26,10 +26,6 @@ static USER_MEMORY: Global<u8> = Global::new(0);
 /// See `septwatch_common::zap::TdNow::premap_exempt`.
 #[unsafe(no_mangle)]
 static PREMAP_EXEMPT: Global<u8> = Global::new(0);
-/// Blocks of the filter less one; their number is a power of two.
-#[unsafe(no_mangle)]
-static BLOCK_MASK: Global<u64> = Global::new(0);
-
 #[unsafe(no_mangle)]
 static SEAMCALL_SHAPES: [Shape; SHAPES] = [Shape::NONE; SHAPES];
 
@@ -60,14 +56,15 @@ pub fn latency() -> bool {
     LATENCY.load() != 0
 }
 
+/// Whether the observed functions are a process': their pointers are not unique.
 #[inline(always)]
-pub fn premap_exempt() -> bool {
-    PREMAP_EXEMPT.load() != 0
+pub fn user_memory() -> bool {
+    USER_MEMORY.load() != 0
 }
 
 #[inline(always)]
-pub fn block_mask() -> u64 {
-    BLOCK_MASK.load()
+pub fn premap_exempt() -> bool {
+    PREMAP_EXEMPT.load() != 0
 }
 
 #[inline(always)]
@@ -80,11 +77,19 @@ pub fn tdvpr_page_offset() -> u64 {
     TDVPR_PAGE.load()
 }
 
+/// The byte at `field` of the shape of a leaf's function: `offset_of!(Shape, td)`.
 #[inline(always)]
-pub fn shape(leaf: Leaf) -> Shape {
-    let shape = &raw const SEAMCALL_SHAPES[leaf as usize];
+pub fn shape(leaf: Leaf, field: usize) -> u8 {
+    let shape = (&raw const SEAMCALL_SHAPES[leaf as usize]).cast::<u8>();
     // SAFETY: in bounds, a leaf's number is below SHAPES; volatile, because userspace sets it before the load.
-    unsafe { shape.read_volatile() }
+    unsafe { shape.add(field).read_volatile() }
+}
+
+#[inline(always)]
+pub fn shape_flags(leaf: Leaf) -> u64 {
+    let shape = &raw const SEAMCALL_SHAPES[leaf as usize];
+    // SAFETY: as above.
+    unsafe { (&raw const (*shape).flags).read_volatile() }
 }
 
 #[inline(always)]
@@ -140,11 +145,7 @@ pub fn read_word(address: u64) -> Option<u64> {
     let at = address as *const u64;
     // SAFETY: the helpers check the address.
     let word = unsafe {
-        if USER_MEMORY.load() != 0 {
-            helpers::bpf_probe_read_user(at)
-        } else {
-            helpers::bpf_probe_read_kernel(at)
-        }
+        if user_memory() { helpers::bpf_probe_read_user(at) } else { helpers::bpf_probe_read_kernel(at) }
     };
     word.ok()
 }

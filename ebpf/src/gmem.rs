@@ -1,6 +1,8 @@
 //! guest_memfd (virt/kvm/guest_memfd.c): which file, and which operation on it, gives a frame back, whether an
 //! invalidation is under way, and what the host does to frames that a TD maps.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{
     bindings::BPF_ANY,
     helpers::bpf_get_current_pid_tgid,
@@ -11,7 +13,7 @@ use septwatch_common::{
     Violation,
     config::NO_ARGUMENT,
     kvm::{GmemOp, Member, Point},
-    tracker::{self, Finding, Store as _},
+    tracker::{self, Store as _},
     wire::{Hook, LetGo},
 };
 
@@ -84,9 +86,10 @@ fn invalidated(call: &impl At) -> Option<()> {
 #[inline(always)]
 fn struck(call: &impl At, page: u64, violation: Violation, hook: Hook) {
     let pfn = config::pfn_of(page);
-    let mut finding = Finding::NONE;
+    let mut finding = MaybeUninit::uninit();
     if may_be_lent(pfn) && tracker::struck(&mut Maps, pfn, violation, &mut finding) {
-        emit::violation(call.ctx(), hook as u8, &finding, now_ns());
+        // SAFETY: it was found, and so written.
+        emit::violation(call.ctx(), hook as u8, unsafe { finding.assume_init_ref() }, now_ns());
     }
 }
 

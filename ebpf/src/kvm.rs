@@ -1,6 +1,8 @@
 //! KVM's TDX code (virt/kvm/kvm_main.c, arch/x86/kvm/vmx/tdx.c): a VM that is bugged, dead or destroyed, and the frame
 //! of a zap before its SEAMCALLs.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::{
     macros::{fentry, fexit, kprobe, kretprobe},
     programs::{FEntryContext, FExitContext, ProbeContext, RetProbeContext},
@@ -8,11 +10,16 @@ use aya_ebpf::{
 use septwatch_common::{
     Level, Td,
     kvm::{Member, Point, REQ_VM_DEAD, SPTE_PRESENT, TDX_VM, VmStage, spte_to_pfn},
-    tracker::{self, Finding, Store as _},
+    tracker::{self, Store as _},
     wire::Hook,
 };
 
-use crate::{config, emit, point, point::At, store::Maps, task::now_ns};
+use crate::{
+    config, emit, point,
+    point::At,
+    store::{Maps, tdr_at},
+    task::now_ns,
+};
 
 /// The frame of the TDR of the TD that a `struct kvm` runs; `None` for a VM of another type.
 #[inline(always)]
@@ -27,9 +34,7 @@ pub fn tdr_of(kvm: u64) -> Option<u64> {
 /// The same where the VM runs a TD: in KVM's TDX code.
 #[inline(always)]
 fn tdr_of_td(kvm: u64) -> Option<u64> {
-    let td = config::member(kvm, Member::KvmTd)?;
-    let page: u64 = config::read_kernel(td.wrapping_add(config::tdr_page_offset()))?;
-    if page == 0 { None } else { Some(config::pfn_of(page)) }
+    tdr_at(config::member(kvm, Member::KvmTd)?)
 }
 
 #[inline(always)]
@@ -59,9 +64,11 @@ fn making_request(call: &impl At) -> Option<()> {
         emit::vm_life(record_of(tdr)?, VmStage::Dead, now_ns);
         return Some(());
     }
-    let mut finding = Finding::NONE;
+    let mut finding = MaybeUninit::uninit();
     if tracker::vm_bugged(&mut Maps, tdr, now_ns, &mut finding) {
-        emit::violation(call.ctx(), Hook::MakeAllCpusRequest as u8, &finding, now_ns);
+        // SAFETY: it was found, and so written.
+        let finding = unsafe { finding.assume_init_ref() };
+        emit::violation(call.ctx(), Hook::MakeAllCpusRequest as u8, finding, now_ns);
     }
     Some(())
 }
@@ -102,7 +109,7 @@ fn zapping(call: &impl At) -> Option<()> {
     let level = Level::from_pg_level(call.arg(Point::Zap, 3)? & 0xff)?;
     let tdr = tdr_of_td(call.arg(Point::Zap, 0)?)?;
     let gfn = call.arg(Point::Zap, 1)?;
-    tracker::zap_called(&mut Maps, tdr, gfn, level, pfn, now_ns());
+    tracker::zap_called(&mut Maps, tdr, gfn, level, pfn);
     Some(())
 }
 
@@ -110,10 +117,15 @@ fn zapping(call: &impl At) -> Option<()> {
 fn zapped(call: &impl At) -> Option<()> {
     zaps(call)?;
     let tdr = tdr_of_td(call.arg(Point::Zap, 0)?)?;
+    // A SEAMCALL followed nearly always.
+    if record_of(tdr)?.zap_called == 0 {
+        return None;
+    }
     let now_ns = now_ns();
-    let mut finding = Finding::NONE;
+    let mut finding = MaybeUninit::uninit();
     if tracker::zap_returned(&mut Maps, tdr, now_ns, &mut finding) {
-        emit::violation(call.ctx(), Hook::Zap as u8, &finding, now_ns);
+        // SAFETY: it was found, and so written.
+        emit::violation(call.ctx(), Hook::Zap as u8, unsafe { finding.assume_init_ref() }, now_ns);
     }
     Some(())
 }

@@ -32,6 +32,7 @@ mod config;
 mod crash;
 mod emit;
 mod gmem;
+mod hand;
 mod kvm;
 mod latency;
 mod lsm;

@@ -25,10 +25,10 @@ pub static LEDGER: HashMap<u64, Chunk, 1, { BPF_F_NO_PREALLOC as usize }> = Hash
 /// The chunk that a new one is copied from.
 #[btf_map]
 pub static EMPTY_CHUNK: Array<Chunk, 1> = Array::new();
-/// The filter in front: open lines by block of frames, blocks folded by BLOCK_MASK. A release in a block without open
-/// lines goes no further.
+/// The filter in front: a bit for each frame of the host's memory, set while its line is open. The release of a frame
+/// without one goes no further.
 #[btf_map]
-pub static BLOCKS: Array<u64, 1> = Array::new();
+pub static MARKS: Array<u64, 1> = Array::new();
 
 /// TDs by index.
 #[btf_map]
@@ -36,7 +36,22 @@ pub static TDS: Array<Td, { MAX_TDS as usize }> = Array::new();
 /// Indexes by the frame of the TDR.
 #[btf_map]
 pub static TD_BY_TDR: HashMap<u64, u64, { MAX_TDS as usize }> = HashMap::new();
-/// Zaps under way, and failed ones.
+/// What is at hand of a TD: where it is, and its zap that a step was taken of last. KVM takes one zap of a TD after the
+/// other, so that most begin and end here.
+#[repr(C)]
+pub struct Hand {
+    /// Address of its `struct tdx_td`; 0 where it is not known.
+    pub at: u64,
+    /// TDs that had been numbered by then: the address may be another's since.
+    pub numbered: u64,
+    pub key: ZapKey,
+    pub zap: Zap,
+    /// Zaps of the TD in `ZAPS`.
+    pub laid_by: u64,
+}
+#[btf_map]
+pub static HANDS: Array<Hand, { MAX_TDS as usize }> = Array::new();
+/// Other zaps of which something is known: failed ones, or of huge leaves whose frames have not all come back.
 #[btf_map]
 pub static ZAPS: HashMap<ZapKey, Zap, { MAX_ZAPS as usize }, { BPF_F_NO_PREALLOC as usize }> = HashMap::new();
 /// On each CPU, the index of the TD that was looked for last.

@@ -7,12 +7,12 @@
 //! frame pays. `mm_page_free_batched` follows it for the same release: it sees what the kernel's recursion guard kept
 //! from the first program.
 
-use core::ffi::c_void;
+use core::{ffi::c_void, mem::MaybeUninit};
 
 use aya_ebpf::{EbpfContext as _, macros::raw_tracepoint, programs::RawTracePointContext};
 use septwatch_common::{
-    config::BLOCK_SHIFT,
-    tracker::{Each, Finding, Store as _},
+    config::MARKS_SHIFT,
+    tracker::{Each, Store as _},
     wire::Hook,
 };
 
@@ -20,7 +20,7 @@ use crate::{
     config, emit,
     maps::LET_GO,
     steps,
-    store::{Maps, may_be_lent},
+    store::{Maps, marks, may_be_lent},
     task::now_ns,
 };
 
@@ -38,7 +38,7 @@ fn one(pages: &Pages, pfn: u64) {
     }
     let now_ns = now_ns();
     emit::frame(pages.hook, pfn, now_ns);
-    let mut finding = Finding::NONE;
+    let mut finding = MaybeUninit::uninit();
     let found = match pages.hook {
         Hook::PageFree => steps::release(pfn, false, now_ns, &mut finding),
         Hook::PageFreeBatched => steps::release(pfn, true, now_ns, &mut finding),
@@ -46,7 +46,8 @@ fn one(pages: &Pages, pfn: u64) {
         _ => steps::allocation(pfn, now_ns, &mut finding),
     };
     if found {
-        emit::violation(pages.ctx, pages.hook as u8, &finding, now_ns);
+        // SAFETY: it was found, and so written.
+        emit::violation(pages.ctx, pages.hook as u8, unsafe { finding.assume_init_ref() }, now_ns);
         let _ = LET_GO.remove(pfn);
     }
 }
@@ -61,12 +62,40 @@ impl Each<Maps> for Pages {
     }
 }
 
+/// Whether one of 2^order frames may be lent. They are aligned: up to an order they lie in one word of the filter, above it
+/// fill words.
+#[inline(always)]
+fn any(pfn: u64, order: u32) -> bool {
+    if order > MARKS_SHIFT {
+        let mut words = Words { pfn, any: false };
+        Maps.each(1 << (order - MARKS_SHIFT), &mut words);
+        return words.any;
+    }
+    let of_all = u64::MAX >> (64 - (1 << order));
+    // SAFETY: points into a map value; volatile, because other CPUs write it.
+    marks(pfn).is_none_or(|marks| unsafe { marks.read_volatile() } & of_all << (pfn & 63) != 0)
+}
+
+struct Words {
+    pfn: u64,
+    any: bool,
+}
+
+impl Each<Maps> for Words {
+    #[inline(always)]
+    fn one(&mut self, _: &mut Maps, n: u64) {
+        // SAFETY: as above.
+        let word = marks(self.pfn + (n << MARKS_SHIFT)).map(|marks| unsafe { marks.read_volatile() });
+        self.any |= word != Some(0);
+    }
+}
+
 /// 2^order frames from the one of `page` on. `name` is for the log.
 #[inline(always)]
 fn all(ctx: &RawTracePointContext, page: u64, order: u32, hook: Hook, name: &'static str) {
     let mut pages = Pages { ctx: ctx.as_ptr(), pfn: config::pfn_of(page), hook };
-    // Pages of up to this order lie in one block of the filter: most releases end here.
-    if order <= BLOCK_SHIFT && !may_be_lent(pages.pfn) {
+    // Nearly every release ends here.
+    if !any(pages.pfn, order & 31) {
         return;
     }
     // Not before: a busy host's releases would push everything else out of the log.

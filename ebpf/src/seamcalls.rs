@@ -3,6 +3,8 @@
 //! Observed at their return: by fexit, or, where the functions are the demo's or the kernel refuses fexit, by a probe at
 //! the entry that keeps the arguments and one at the return.
 
+use core::mem::{MaybeUninit, offset_of};
+
 use aya_ebpf::{
     bindings::BPF_ANY,
     helpers::bpf_get_current_pid_tgid,
@@ -12,7 +14,7 @@ use aya_ebpf::{
 use septwatch_common::{
     Leaf, Level, Status,
     config::{NO_ARGUMENT, Shape},
-    tracker::{self, Call, Finding},
+    tracker::{self, Call},
     zap::{Answer, PFN_UNKNOWN},
 };
 
@@ -20,82 +22,96 @@ use crate::{
     atomic, config, emit, latency,
     maps::{CALLS, Kept, counters},
     point::{At, Probed, arguments},
-    store::Maps,
-    task::now_ns,
+    store::{self, Maps},
+    task::{self, now_ns},
 };
 
-/// The frame of the page that a member at `offset` of the structure in argument `n` points to.
+/// An argument of a leaf's function, by the field of [`Shape`] that says where it is; `Some(None)` where there is none.
 #[inline(always)]
-fn root_page(call: &impl At, n: u8, offset: u64) -> Option<u64> {
-    if n == NO_ARGUMENT {
-        return Some(PFN_UNKNOWN);
+fn argument(call: &impl At, leaf: Leaf, field: usize) -> Option<Option<u64>> {
+    match config::shape(leaf, field) {
+        NO_ARGUMENT => Some(None),
+        n => Some(Some(call.position(n)?)),
     }
-    Some(config::pfn_of(config::read_word(call.position(n)? + offset)?))
 }
 
+/// What a pointer of a failed call points to; 0 where it has none.
 #[inline(always)]
-fn ext_err(call: &impl At, n: u8) -> u64 {
-    if n == NO_ARGUMENT {
-        return 0;
-    }
-    call.position(n).and_then(config::read_word).unwrap_or(0)
+fn ext_err(at: Option<u64>) -> u64 {
+    at.and_then(config::read_word).unwrap_or(0)
 }
 
 /// The frame that TDH.MEM.PAGE.REMOVE took out of the S-EPT: bits 51:12 of RCX (TDX module ABI specification). Zero
 /// stands for "not told".
 #[inline(always)]
-fn removed(returned: &impl At, shape: Shape) -> u64 {
-    match ext_err(returned, shape.ext_err1) >> 12 & ((1 << 40) - 1) {
+fn removed(ext_err1: u64) -> u64 {
+    match ext_err1 >> 12 & ((1 << 40) - 1) {
         0 => PFN_UNKNOWN,
         pfn => pfn,
     }
 }
 
+/// Whether a call's time is asked for although it succeeded and nobody records: reading the clock takes longer than many
+/// a step of the ledger.
 #[inline(always)]
-fn decode(leaf: Leaf, returned: &impl At, shape: Shape, now_ns: u64) -> Option<Call> {
-    let status = Status(returned.ret());
-    let failed = !status.is_success();
-    let pfn = match shape.page {
-        NO_ARGUMENT if matches!(leaf, Leaf::MemPageRemove) && !failed => removed(returned, shape),
-        NO_ARGUMENT => PFN_UNKNOWN,
-        n => {
-            let page = returned.position(n)?;
-            if shape.flags & Shape::PFN != 0 { page } else { config::pfn_of(page) }
-        }
-    };
-    let gfn = match shape.gpa {
-        NO_ARGUMENT => 0,
-        n => returned.position(n)? >> 12,
-    };
-    let level = match shape.level {
-        NO_ARGUMENT => Level::L4K,
-        n => shape.to_level(returned.position(n)? & 0xff)?,
-    };
-    let hkid = match shape.hkid {
-        NO_ARGUMENT => 0,
-        n => returned.position(n)? as u16,
-    };
-    Some(Call {
-        tdr: root_page(returned, shape.td, config::tdr_page_offset())?,
-        tdvpr: root_page(returned, shape.vp, config::tdvpr_page_offset())?,
-        pfn,
-        gfn,
-        level,
-        hkid,
-        answer: Answer {
-            status,
-            ext_err1: if failed { ext_err(returned, shape.ext_err1) } else { 0 },
-            ext_err2: if failed { ext_err(returned, shape.ext_err2) } else { 0 },
-            now_ns,
-        },
-    })
+const fn is_timed(leaf: Leaf) -> bool {
+    !matches!(
+        leaf,
+        Leaf::MemPageAdd
+            | Leaf::MemPageAug
+            | Leaf::MemSeptAdd
+            | Leaf::MemTrack
+            | Leaf::MemPageRemove
+            | Leaf::PhymemPageWbinvd
+    )
 }
 
-/// A function returned at `now_ns` that was entered at `entered_ns`, if that was measured.
+/// A call that returned at `now_ns`; 0: that was not looked up yet, and is where nothing asks for it.
+#[inline(always)]
+fn decode(leaf: Leaf, returned: &impl At, mut now_ns: u64) -> Option<Call> {
+    let status = Status(returned.ret());
+    let failed = !status.is_success();
+    let flags = config::shape_flags(leaf);
+    let (mut ext_err1, mut ext_err2) = (0, 0);
+    if failed || matches!(leaf, Leaf::MemPageRemove) {
+        ext_err1 = ext_err(argument(returned, leaf, offset_of!(Shape, ext_err1))?);
+    }
+    if failed {
+        ext_err2 = ext_err(argument(returned, leaf, offset_of!(Shape, ext_err2))?);
+    }
+    let pfn = match argument(returned, leaf, offset_of!(Shape, page))? {
+        None if matches!(leaf, Leaf::MemPageRemove) && !failed => removed(core::mem::take(&mut ext_err1)),
+        None => PFN_UNKNOWN,
+        Some(page) if flags & Shape::PFN != 0 => page,
+        Some(page) => config::pfn_of(page),
+    };
+    let gfn = argument(returned, leaf, offset_of!(Shape, gpa))?.map_or(0, |gpa| gpa >> 12);
+    let level = match argument(returned, leaf, offset_of!(Shape, level))? {
+        None => Level::L4K,
+        Some(level) => Shape::level_of(flags, level & 0xff)?,
+    };
+    let hkid = argument(returned, leaf, offset_of!(Shape, hkid))?.unwrap_or(0) as u16;
+    let tdr = match argument(returned, leaf, offset_of!(Shape, td))? {
+        None => PFN_UNKNOWN,
+        // What was at this address before, if anything, was another TD.
+        Some(at) if matches!(leaf, Leaf::MngCreate) => store::read_tdr(at)?,
+        Some(at) => store::tdr_at(at)?,
+    };
+    let tdvpr = match argument(returned, leaf, offset_of!(Shape, vp))? {
+        None => PFN_UNKNOWN,
+        Some(at) => config::pfn_of(config::read_word(at + config::tdvpr_page_offset())?),
+    };
+    if now_ns == 0 && (is_timed(leaf) || failed || emit::pages_wanted()) {
+        now_ns = task::now_ns();
+    }
+    Some(Call { tdr, tdvpr, pfn, gfn, level, hkid, answer: Answer { status, ext_err1, ext_err2, now_ns } })
+}
+
+/// A function returned that was entered at `entered_ns`, if that was measured; for `now_ns` see [`decode`].
 #[inline(always)]
 fn returned(leaf: Leaf, returned: &impl At, entered_ns: u64, now_ns: u64) -> Option<()> {
     let counters = counters()?;
-    let Some(call) = decode(leaf, returned, config::shape(leaf), now_ns) else {
+    let Some(call) = decode(leaf, returned, now_ns) else {
         // SAFETY: points into this CPU's counters.
         unsafe { atomic::fetch_add(&raw mut (*counters).unread, 1) };
         return None;
@@ -113,10 +129,14 @@ fn returned(leaf: Leaf, returned: &impl At, entered_ns: u64, now_ns: u64) -> Opt
         };
         atomic::fetch_add(answer, 1);
     }
-    emit::seamcall(leaf, &call, latency::took_ns(entered_ns, now_ns));
-    let mut finding = Finding::NONE;
+    emit::seamcall(leaf, &call, latency::took_ns(entered_ns, call.answer.now_ns));
+    let mut finding = MaybeUninit::uninit();
     if tracker::seamcall(&mut Maps, leaf, &call, &mut finding) {
-        emit::violation(returned.ctx(), leaf as u8, &finding, call.answer.now_ns);
+        // Its time, unless that is 0. Computed: of a branch on it the verifier would follow both sides from the start.
+        let is_unknown = call.answer.now_ns.wrapping_sub(1) >> 63;
+        let now_ns = call.answer.now_ns + is_unknown * task::now_ns();
+        // SAFETY: it was found, and so written.
+        emit::violation(returned.ctx(), leaf as u8, unsafe { finding.assume_init_ref() }, now_ns);
     }
     Some(())
 }
@@ -168,7 +188,7 @@ macro_rules! seamcalls {
         #[fexit]
         pub fn $fexit(ctx: FExitContext) -> i32 {
             empty_ends!();
-            let now_ns = now_ns();
+            let now_ns = if config::latency() { now_ns() } else { 0 };
             debug!(&ctx, "{} returned", stringify!($fexit));
             returned(Leaf::$leaf, &ctx, latency::entered_ns(&ctx), now_ns);
             0

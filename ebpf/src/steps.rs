@@ -5,13 +5,16 @@
 //! nothing but that a number comes back. That makes a program cheap to load whose paths would be many otherwise. So
 //! these have C's linkage, and a pointer may be null in the eyes of the verifier.
 
+use core::mem::MaybeUninit;
+
 use septwatch_common::{
     Life, Line, Suspect,
     tracker::{self, Finding},
+    zap::{Zap, ZapKey},
 };
 
 use crate::{
-    react,
+    hand, react,
     store::{self, Maps},
 };
 
@@ -38,6 +41,23 @@ extern "C" fn step_td_of(tdr: u64) -> u32 {
     number(tracker::td_of(&mut Maps, tdr))
 }
 
+/// Frame numbers are below this.
+const NO_FRAME: u64 = u64::MAX;
+
+#[inline(always)]
+pub fn find_tdr(at: u64) -> Option<u64> {
+    match step_find_tdr(at) {
+        NO_FRAME => None,
+        tdr => Some(tdr),
+    }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn step_find_tdr(at: u64) -> u64 {
+    store::find_tdr(at).unwrap_or(NO_FRAME)
+}
+
 #[inline(always)]
 pub fn lend_one(td: u16, pfn: u64, new: Line) -> Line {
     Line(step_lend_one(u32::from(td), pfn, new.0))
@@ -50,14 +70,14 @@ extern "C" fn step_lend_one(td: u32, pfn: u64, new: u64) -> u64 {
 }
 
 #[inline(always)]
-pub fn closed(pfn: u64, line: Line) {
-    step_closed(pfn, line.0);
+pub fn closed(pfn: u64, line: Line, lent: bool) {
+    step_closed(pfn, line.0, u32::from(lent));
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn step_closed(pfn: u64, line: u64) -> u32 {
-    tracker::closed(&mut Maps, pfn, Line(line));
+extern "C" fn step_closed(pfn: u64, line: u64, lent: u32) -> u32 {
+    tracker::closed(&mut Maps, pfn, Line(line), lent != 0);
     0
 }
 
@@ -85,29 +105,60 @@ extern "C" fn step_life(td: u32, life: u32) -> u32 {
 }
 
 #[inline(always)]
-pub fn release(pfn: u64, batched: bool, now_ns: u64, out: &mut Finding) -> bool {
+pub fn release(pfn: u64, batched: bool, now_ns: u64, out: &mut MaybeUninit<Finding>) -> bool {
     step_release(pfn, u32::from(batched), now_ns, out) != 0
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn step_release(pfn: u64, batched: u32, now_ns: u64, out: *mut Finding) -> u32 {
+extern "C" fn step_release(pfn: u64, batched: u32, now_ns: u64, out: *mut MaybeUninit<Finding>) -> u32 {
     // SAFETY: null or `release`'s.
     let Some(out) = (unsafe { out.as_mut() }) else { return 0 };
     u32::from(tracker::release(&mut Maps, pfn, batched != 0, now_ns, out))
 }
 
 #[inline(always)]
-pub fn allocation(pfn: u64, now_ns: u64, out: &mut Finding) -> bool {
+pub fn allocation(pfn: u64, now_ns: u64, out: &mut MaybeUninit<Finding>) -> bool {
     step_allocation(pfn, now_ns, out) != 0
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn step_allocation(pfn: u64, now_ns: u64, out: *mut Finding) -> u32 {
+extern "C" fn step_allocation(pfn: u64, now_ns: u64, out: *mut MaybeUninit<Finding>) -> u32 {
     // SAFETY: null or `allocation`'s.
     let Some(out) = (unsafe { out.as_mut() }) else { return 0 };
     u32::from(tracker::allocation(&mut Maps, pfn, now_ns, out))
+}
+
+#[inline(always)]
+pub fn zap(td: u16, key: ZapKey) -> Option<Zap> {
+    let mut zap = MaybeUninit::uninit();
+    if step_zap(u32::from(td), key.gfn, key.td, &raw mut zap) == 0 {
+        return None;
+    }
+    // SAFETY: `step_zap` wrote it.
+    Some(unsafe { zap.assume_init() })
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn step_zap(td: u32, gfn: u64, id: u32, out: *mut MaybeUninit<Zap>) -> u32 {
+    // SAFETY: null or `zap`'s.
+    let Some(out) = (unsafe { out.as_mut() }) else { return 0 };
+    let Some(zap) = hand::find(td as u16, ZapKey { gfn, td: id, zero: 0 }) else { return 0 };
+    out.write(*zap);
+    1
+}
+
+#[inline(always)]
+pub fn take_zap(td: u16, key: ZapKey) -> bool {
+    step_take_zap(u32::from(td), key.gfn, key.td) != 0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn step_take_zap(td: u32, gfn: u64, id: u32) -> u32 {
+    u32::from(hand::exchange(td as u16, ZapKey { gfn, td: id, zero: 0 }).is_some())
 }
 
 #[inline(always)]

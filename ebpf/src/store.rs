@@ -8,16 +8,14 @@ use aya_ebpf::{
 };
 use septwatch_common::{
     Life, Line, PageKind, Suspect, Td,
-    config::{BLOCK_SHIFT, CHUNK, MAX_TDS, TD_PROBES},
+    config::{CHUNK, MARKS_SHIFT, MAX_TDS, TD_PROBES},
     tracker::{Each, Store},
     zap::{Zap, ZapKey},
 };
 
 use crate::{
-    atomic, config, emit,
-    maps::{
-        BLOCKS, Chunk, EMPTY_CHUNK, LAST_TD, LEDGER, TD_BY_TDR, TDS, WINDOWS, ZAPS, control, counters, shared,
-    },
+    atomic, config, emit, hand,
+    maps::{Chunk, EMPTY_CHUNK, LAST_TD, LEDGER, MARKS, TD_BY_TDR, TDS, WINDOWS, control, counters, shared},
     steps,
     task::{self, Task, now_ns},
 };
@@ -35,20 +33,82 @@ impl Maps {
         // relied on to agree with another.
         TDS.get_ptr_mut(u32::from(td)).map(|record| unsafe { &mut *record })
     }
+
+    /// The same, of one that is there now.
+    #[inline(always)]
+    fn living<'a>(&self, td: u64) -> Option<&'a mut Td> {
+        let record = self.record_at(td as u16)?;
+        let lives = record.life != Life::None as u8 && record.life != Life::Gone as u8;
+        if lives { Some(record) } else { None }
+    }
 }
 
-/// How many lines are open in the block around a frame. Blocks share a count where the filter is smaller than the
-/// range of frame numbers: that costs a look-up, never a miss.
+/// The frame of the TDR of the TD whose `struct tdx_td` is there. Of this CPU's last it is known without reading that.
 #[inline(always)]
-fn block(pfn: u64) -> Option<*mut u64> {
-    BLOCKS.get_ptr_mut((pfn >> BLOCK_SHIFT & config::block_mask()) as u32)
+pub fn tdr_at(at: u64) -> Option<u64> {
+    let last = LAST_TD.get_ptr(0)?;
+    let numbered = numbered()?;
+    // SAFETY: points into this CPU's value.
+    let index = unsafe { *last };
+    // A process' addresses are not unique.
+    if !config::user_memory()
+        && hand::is_of(index as u16, at, numbered)
+        && let Some(record) = Maps.living(index)
+    {
+        return Some(record.tdr);
+    }
+    steps::find_tdr(at)
 }
 
-/// Whether a line may be open around this frame.
+/// The same of another than the last, which it is from now on.
+#[inline(always)]
+pub fn find_tdr(at: u64) -> Option<u64> {
+    // Before the page is read: whatever is numbered after that may have this address.
+    let numbered = numbered()?;
+    let tdr = read_tdr(at)?;
+    if let Some(index) = Maps.td(tdr) {
+        hand::belongs_to(index, at, numbered);
+        // SAFETY: points into this CPU's value.
+        unsafe { LAST_TD.get_ptr_mut(0)?.write(u64::from(index)) };
+    }
+    Some(tdr)
+}
+
+/// The same, read.
+#[inline(always)]
+pub fn read_tdr(at: u64) -> Option<u64> {
+    let page = config::read_word(at.wrapping_add(config::tdr_page_offset()))?;
+    // A VM whose TD is not made yet has none.
+    if page == 0 { None } else { Some(config::pfn_of(page)) }
+}
+
+/// TDs that were numbered so far.
+#[inline(always)]
+fn numbered() -> Option<u64> {
+    // SAFETY: points into a map value; volatile, because other CPUs write it.
+    shared().map(|shared| unsafe { (&raw const (*shared).tds).read_volatile() })
+}
+
+/// The word of the filter in which a frame has its bit; `None` where it is beyond the filter.
+#[inline(always)]
+pub fn marks(pfn: u64) -> Option<*mut u64> {
+    let word = pfn >> MARKS_SHIFT;
+    if word > u64::from(u32::MAX) {
+        return None;
+    }
+    MARKS.get_ptr_mut(word as u32)
+}
+
+#[inline(always)]
+const fn mark_of(pfn: u64) -> u64 {
+    1 << (pfn & ((1 << MARKS_SHIFT) - 1))
+}
+
+/// Whether the line of this frame may be open.
 #[inline(always)]
 pub fn may_be_lent(pfn: u64) -> bool {
     // SAFETY: points into a map value; volatile, because other CPUs write it.
-    block(pfn).is_some_and(|open| unsafe { open.read_volatile() } != 0)
+    marks(pfn).is_none_or(|marks| unsafe { marks.read_volatile() } & mark_of(pfn) != 0)
 }
 
 #[inline(always)]
@@ -104,11 +164,15 @@ impl Store for Maps {
     }
 
     #[inline(always)]
-    fn open_lines(&mut self, pfn: u64, more: bool) {
-        if let Some(open) = block(pfn) {
-            // SAFETY: points into a map value.
-            unsafe { atomic::fetch_add(open, if more { 1 } else { u64::MAX }) };
-        }
+    fn mark(&mut self, pfn: u64, lent: bool) {
+        let Some(marks) = marks(pfn) else { return };
+        // SAFETY: points into a map value.
+        unsafe { if lent { atomic::set(marks, mark_of(pfn)) } else { atomic::clear(marks, mark_of(pfn)) } };
+    }
+
+    #[inline(always)]
+    fn is_marked(&mut self, pfn: u64) -> bool {
+        may_be_lent(pfn)
     }
 
     #[inline(always)]
@@ -118,20 +182,14 @@ impl Store for Maps {
 
     #[inline(always)]
     fn td(&mut self, tdr: u64) -> Option<u16> {
-        let last = LAST_TD.get_ptr_mut(0)?;
+        let last = LAST_TD.get_ptr(0)?;
         // SAFETY: points into this CPU's value.
-        let index = unsafe { last.read() };
-        if let Some(record) = self.record_at(index as u16)
-            && record.tdr == tdr
-            && record.life != Life::None as u8
-            && record.life != Life::Gone as u8
-        {
+        let index = unsafe { *last };
+        if self.living(index).is_some_and(|record| record.tdr == tdr) {
             return Some(index as u16);
         }
         // SAFETY: the value is copied at once; entries are preallocated.
         let index = *unsafe { TD_BY_TDR.get(tdr) }?;
-        // SAFETY: as above.
-        unsafe { last.write(index) };
         Some(index as u16)
     }
 
@@ -160,23 +218,28 @@ impl Store for Maps {
     }
 
     #[inline(always)]
-    fn zap(&mut self, key: ZapKey) -> Option<&mut Zap> {
-        // SAFETY: points into a map value. An element that is dropped meanwhile may serve another zap: KVM's mmu_lock
-        // keeps zaps of one leaf apart, so that this needs two bugs at once, and then costs a wrong reason.
-        ZAPS.get_ptr_mut(key).map(|zap| unsafe { &mut *zap })
+    fn zap(&mut self, td: u16, key: ZapKey) -> Option<Zap> {
+        hand::zap(td, key)
     }
 
     #[inline(always)]
-    fn zap_or_new(&mut self, key: ZapKey) -> Option<&mut Zap> {
-        if ZAPS.get_ptr_mut(key).is_none() {
-            let _ = ZAPS.insert(key, Zap::default(), u64::from(BPF_NOEXIST));
-        }
-        self.zap(key)
+    fn progress(&mut self, td: u16, key: ZapKey) -> u8 {
+        hand::progress(td, key)
     }
 
     #[inline(always)]
-    fn drop_zap(&mut self, key: ZapKey) {
-        let _ = ZAPS.remove(key);
+    fn zap_or_new(&mut self, td: u16, key: ZapKey) -> Option<&mut Zap> {
+        hand::take(td, key)
+    }
+
+    #[inline(always)]
+    fn zap_of_closed(&mut self, td: u16, key: ZapKey) -> Option<&mut Zap> {
+        hand::find(td, key)
+    }
+
+    #[inline(always)]
+    fn drop_zap(&mut self, td: u16, key: ZapKey) {
+        hand::drop(td, key);
     }
 
     #[inline(always)]
@@ -225,8 +288,8 @@ impl Store for Maps {
     }
 
     #[inline(always)]
-    fn closed(&mut self, pfn: u64, line: Line) {
-        steps::closed(pfn, line);
+    fn closed(&mut self, pfn: u64, line: Line, lent: bool) {
+        steps::closed(pfn, line, lent);
     }
 
     #[inline(always)]
@@ -308,6 +371,7 @@ fn enter(tdr: u64, hkid: u16, suspect: Suspect) -> Option<u16> {
         return None;
     }
     let record = TDS.get_ptr_mut(index as u32)?;
+    hand::empty(index as u16);
     // SAFETY: points into a map value, whose slot is ours.
     unsafe {
         (*record).life = Life::Created as u8;
@@ -315,7 +379,7 @@ fn enter(tdr: u64, hkid: u16, suspect: Suspect) -> Option<u16> {
         (*record).cgroup = task::cgroup();
         (*record).zap_gfn = 0;
         (*record).zap_pfn = 0;
-        (*record).zap_called_ns = 0;
+        (*record).zap_called = 0;
         (*record).invalidation_ns = 0;
         (*record).bugged_ns = 0;
         (*record).failed_ns = 0;

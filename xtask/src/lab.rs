@@ -4,6 +4,7 @@
 //! Nothing here knows what septwatch does: it is put into the machine and its output is compared. What is fetched
 //! or built goes to the cache (`place`), keyed by all that it was made of.
 
+mod adds;
 mod agents;
 mod batch;
 mod bochs;

@@ -1,6 +1,6 @@
 //! What the page allocator receives and hands out, and what all of the tracker does to one line.
 
-use super::{Call, Finding, Store};
+use super::{Call, Finding, Out, Store};
 use crate::{
     Leaf, Level, Line, Op, Suspect, Violation, apply,
     zap::{Zap, ZapKey},
@@ -8,27 +8,25 @@ use crate::{
 
 /// The allocator received a frame. True: `out` holds a violation.
 #[inline(always)]
-pub fn release<S: Store>(s: &mut S, pfn: u64, batched: bool, now_ns: u64, out: &mut Finding) -> bool {
+pub fn release<S: Store>(s: &mut S, pfn: u64, batched: bool, now_ns: u64, out: &mut impl Out) -> bool {
     frame(s, pfn, Op::Free { batched }, now_ns, out)
 }
 
 /// The allocator handed a frame out. True: `out` holds a violation.
 #[inline(always)]
-pub fn allocation<S: Store>(s: &mut S, pfn: u64, now_ns: u64, out: &mut Finding) -> bool {
+pub fn allocation<S: Store>(s: &mut S, pfn: u64, now_ns: u64, out: &mut impl Out) -> bool {
     frame(s, pfn, Op::Alloc, now_ns, out)
 }
 
 #[inline(always)]
-fn frame<S: Store>(s: &mut S, pfn: u64, op: Op, now_ns: u64, out: &mut Finding) -> bool {
+fn frame<S: Store>(s: &mut S, pfn: u64, op: Op, now_ns: u64, out: &mut impl Out) -> bool {
     let Some((slot, line)) = open_line(s, pfn) else { return false };
     let td = line.owner();
-    if let Some(key) = zap_key(s, line)
-        && let Some(zap) = s.zap(key)
-    {
-        out.zap = *zap;
-    }
-    let (before, violation) = change(s, slot, out.zap.progress, op);
+    let progress = progress(s, line);
+    let (before, violation) = change(s, slot, progress, op);
     let Some(violation) = violation else { return false };
+    let out = out.begin();
+    out.zap = zap_of(s, line);
     out.line = before;
     out.pfn = pfn;
     out.gfn = line.gfn();
@@ -38,7 +36,7 @@ fn frame<S: Store>(s: &mut S, pfn: u64, op: Op, now_ns: u64, out: &mut Finding) 
     } else {
         out.released_ns = now_ns;
         if matches!(violation, Violation::FreedUnflushed) {
-            s.closed(pfn, line);
+            close(s, pfn, slot, line);
         } else {
             s.open_window(pfn, now_ns);
         }
@@ -79,27 +77,40 @@ pub(super) fn change<S: Store>(s: &mut S, slot: S::Slot, progress: u8, op: Op) -
     (before, violation)
 }
 
-/// A line is closed, or lent anew; `line` is what was written there. A leaf of which every frame went is over, and so
+/// A line was closed; `line` is what was written there.
+#[inline(always)]
+pub(super) fn close<S: Store>(s: &mut S, pfn: u64, slot: S::Slot, line: Line) {
+    s.closed(pfn, line, false);
+    // Whoever opens it meanwhile marks it after that, and either is last.
+    if s.read(slot).is_open() {
+        s.mark(pfn, true);
+    }
+}
+
+/// A line is closed, or `lent` anew; `line` is what was written there. A leaf of which every frame went is over, and so
 /// is its zap.
 #[inline(always)]
-pub fn closed<S: Store>(s: &mut S, pfn: u64, line: Line) {
-    s.open_lines(pfn, false);
-    s.count(line.owner(), line.kind(), false);
+pub fn closed<S: Store>(s: &mut S, pfn: u64, line: Line, lent: bool) {
+    if !lent {
+        s.mark(pfn, false);
+    }
+    let td = line.owner();
+    s.count(td, line.kind(), false);
     if line.is_released() {
         s.close_window(pfn);
     }
     let Some(key) = zap_key(s, line) else { return };
     let mut over = false;
-    if let Some(zap) = s.zap(key) {
+    if let Some(zap) = s.zap_of_closed(td, key) {
         zap.closed = zap.closed.wrapping_add(1);
         over = u64::from(zap.closed) >= line.level().frames();
     }
     if over {
-        s.drop_zap(key);
+        s.drop_zap(td, key);
     }
 }
 
-/// The zap of a line's leaf, where it can have one.
+/// The key of the zap of a line's leaf, where it can have one.
 #[inline(always)]
 pub(super) fn zap_key<S: Store>(s: &mut S, line: Line) -> Option<ZapKey> {
     if !line.is_in_sept() {
@@ -108,11 +119,23 @@ pub(super) fn zap_key<S: Store>(s: &mut S, line: Line) -> Option<ZapKey> {
     Some(key(s, line.owner(), line.gfn(), line.level()))
 }
 
-/// How far that has come.
+/// What is known of that.
+#[inline(always)]
+pub(super) fn zap_of<S: Store>(s: &mut S, line: Line) -> Zap {
+    let zap = match zap_key(s, line) {
+        Some(key) => s.zap(line.owner(), key),
+        None => None,
+    };
+    zap.unwrap_or_default()
+}
+
+/// How far it has come.
 #[inline(always)]
 pub(super) fn progress<S: Store>(s: &mut S, line: Line) -> u8 {
-    let Some(key) = zap_key(s, line) else { return 0 };
-    s.zap(key).map_or(0, |zap| zap.progress)
+    match zap_key(s, line) {
+        Some(key) => s.progress(line.owner(), key),
+        None => 0,
+    }
 }
 
 #[inline(always)]
@@ -122,7 +145,8 @@ pub(super) fn key<S: Store>(s: &mut S, td: u16, gfn: u64, level: Level) -> ZapKe
 }
 
 #[inline(always)]
-pub(super) fn answer_of(leaf: Leaf, call: &Call, out: &mut Finding) {
+pub(super) fn answer_of<'a>(leaf: Leaf, call: &Call, out: &'a mut impl Out) -> &'a mut Finding {
+    let out = out.begin();
     out.pfn = call.pfn;
     out.gfn = call.gfn;
     out.zap.failed_ns = call.answer.now_ns;
@@ -130,6 +154,7 @@ pub(super) fn answer_of(leaf: Leaf, call: &Call, out: &mut Finding) {
     out.zap.ext_err1 = call.answer.ext_err1;
     out.zap.ext_err2 = call.answer.ext_err2;
     out.zap.failed_leaf = leaf as u8;
+    out
 }
 
 #[inline(always)]

@@ -1,8 +1,8 @@
 //! Frames on their way into the TDX module, and back by RECLAIM.
 
 use super::{
-    Call, Each, Finding, Store,
-    frames::{answer_of, change, found, key, open_line, progress},
+    Call, Each, Out, Store,
+    frames::{answer_of, change, close, found, key, open_line, progress},
 };
 use crate::{
     Leaf, Level, Life, Line, Op, PageKind, Suspect, Violation, apply,
@@ -29,7 +29,7 @@ pub fn td_of<S: Store>(s: &mut S, tdr: u64) -> Option<u16> {
 
 /// ADD, AUG or SEPT.ADD returned.
 #[inline(always)]
-pub(super) fn map<S: Store>(s: &mut S, call: &Call, leaf: Leaf, kind: PageKind, out: &mut Finding) -> bool {
+pub(super) fn map<S: Store>(s: &mut S, call: &Call, leaf: Leaf, kind: PageKind, out: &mut impl Out) -> bool {
     let Some(td) = s.td_of(call.tdr) else { return false };
     let status = call.answer.status;
     if status.is_busy() {
@@ -37,7 +37,7 @@ pub(super) fn map<S: Store>(s: &mut S, call: &Call, leaf: Leaf, kind: PageKind, 
         return false;
     }
     if !status.is_success() {
-        answer_of(leaf, call, out);
+        let out = answer_of(leaf, call, out);
         return found(s, Violation::MapFailed, td, out);
     }
     if !matches!(kind, PageKind::Leaf) {
@@ -45,16 +45,17 @@ pub(super) fn map<S: Store>(s: &mut S, call: &Call, leaf: Leaf, kind: PageKind, 
     }
     // That the module maps something there says that the zap there is over.
     let key = key(s, td, call.gfn, call.level);
-    if let Some(zap) = s.zap(key) {
-        if zap.progress & Zap::REMOVED != 0 {
-            let (pfn, level) = (zap.pfn, zap.level);
-            part(s, td, key, pfn, level);
-        }
-        let violation = lend(s, td, call.pfn, call, kind, out);
-        s.drop_zap(key);
-        return violation;
+    let zap = s.zap(td, key);
+    if let Some(zap) = zap
+        && zap.progress & Zap::REMOVED != 0
+    {
+        part(s, td, key, zap.pfn, zap.level);
     }
-    lend(s, td, call.pfn, call, kind, out)
+    let violation = lend(s, td, call.pfn, call, kind, out);
+    if zap.is_some() {
+        s.drop_zap(td, key);
+    }
+    violation
 }
 
 /// The frames of a removed leaf part with their zap: that they are removed is written into their lines.
@@ -93,13 +94,18 @@ pub(super) fn lend<S: Store>(
     pfn: u64,
     call: &Call,
     kind: PageKind,
-    out: &mut Finding,
+    out: &mut impl Out,
 ) -> bool {
     let frames = if matches!(kind, PageKind::Leaf) { call.level.frames() } else { 1 };
     let first = Line::open(kind, td, call.level, call.gfn);
     let mut lend = Lend { td, pfn, first, line: Line::FREE, at: 0 };
     s.each(frames, &mut lend);
+    // Of a closed line the rules find nothing wrong, and nearly every line was.
+    if !lend.line.is_open() {
+        return false;
+    }
     let (_, Some(violation)) = apply(lend.line, Op::Lend(first)) else { return false };
+    let out = out.begin();
     out.line = lend.line;
     out.pfn = pfn.wrapping_add(lend.at);
     out.gfn = call.gfn.wrapping_add(lend.at);
@@ -137,12 +143,16 @@ pub fn lend_one<S: Store>(s: &mut S, td: u16, pfn: u64, new: Line) -> Line {
         s.doubt(td, Suspect::OUTSIDE);
         return Line::FREE;
     };
-    s.open_lines(pfn, true);
+    s.mark(pfn, true);
     let old = s.read(slot);
     let progress = if old.is_open() { progress(s, old) } else { 0 };
     let (before, _) = change(s, slot, progress, Op::Lend(new));
+    // See `close`.
+    if !s.is_marked(pfn) {
+        s.mark(pfn, true);
+    }
     if before.is_open() {
-        s.closed(pfn, old);
+        s.closed(pfn, old, true);
     }
     s.count(td, new.kind(), true);
     before
@@ -150,13 +160,11 @@ pub fn lend_one<S: Store>(s: &mut S, td: u16, pfn: u64, new: Line) -> Line {
 
 /// RECLAIM returned. A reclaimed leaf (its TD's HKID is free already) counts as removed.
 #[inline(always)]
-pub(super) fn reclaim<S: Store>(s: &mut S, call: &Call, out: &mut Finding) -> bool {
-    out.pfn = call.pfn;
+pub(super) fn reclaim<S: Store>(s: &mut S, call: &Call, out: &mut impl Out) -> bool {
     let open = open_line(s, call.pfn);
     if !call.answer.status.is_success() {
-        let td = open.map_or(0, |(_, line)| line.owner());
-        out.line = open.map_or(Line::FREE, |(_, line)| line);
-        return leak(s, td, Leaf::PhymemPageReclaim, call, out);
+        let line = open.map_or(Line::FREE, |(_, line)| line);
+        return leak(s, line.owner(), line, Leaf::PhymemPageReclaim, call, out);
     }
     let Some((_, line)) = open else { return false };
     let frames = if matches!(line.kind(), PageKind::Leaf) { line.level().frames() } else { 1 };
@@ -166,11 +174,15 @@ pub(super) fn reclaim<S: Store>(s: &mut S, call: &Call, out: &mut Finding) -> bo
     }
     let td = line.owner();
     let left = s.record(td).map_or(0, |record| record.lent());
-    out.line = line;
-    out.frames = left;
-    let violation = left != 0 && found(s, Violation::TeardownLeak, td, out);
+    if left != 0 {
+        let out = out.begin();
+        out.pfn = call.pfn;
+        out.line = line;
+        out.frames = left;
+        found(s, Violation::TeardownLeak, td, out);
+    }
     s.life(td, Life::Gone);
-    violation
+    left != 0
 }
 
 struct Reclaim {
@@ -180,17 +192,26 @@ struct Reclaim {
 impl<S: Store> Each<S> for Reclaim {
     #[inline(always)]
     fn one(&mut self, s: &mut S, n: u64) {
-        if let Some((slot, _)) = open_line(s, self.pfn.wrapping_add(n)) {
+        let pfn = self.pfn.wrapping_add(n);
+        if let Some((slot, _)) = open_line(s, pfn) {
             let (before, _) = change(s, slot, 0, Op::Reclaim);
-            s.closed(self.pfn.wrapping_add(n), before);
+            close(s, pfn, slot, before);
         }
     }
 }
 
 /// A step of a TD's end failed: what it still holds is lost to the host.
 #[inline(always)]
-pub(super) fn leak<S: Store>(s: &mut S, td: u16, leaf: Leaf, call: &Call, out: &mut Finding) -> bool {
-    answer_of(leaf, call, out);
+pub(super) fn leak<S: Store>(
+    s: &mut S,
+    td: u16,
+    line: Line,
+    leaf: Leaf,
+    call: &Call,
+    out: &mut impl Out,
+) -> bool {
+    let out = answer_of(leaf, call, out);
+    out.line = line;
     out.frames = s.record(td).map_or(1, |record| record.lent());
     found(s, Violation::TeardownLeak, td, out)
 }

@@ -9,6 +9,8 @@ mod kvm;
 mod lend;
 mod zaps;
 
+use core::mem::MaybeUninit;
+
 use crate::{
     Leaf, Level, Line, PageKind, Suspect, Td, Violation,
     td::Life,
@@ -100,6 +102,28 @@ impl Finding {
     };
 }
 
+/// Where a finding is written, should there be one: nearly always there is none, and filling one in takes longer than
+/// finding that out.
+pub trait Out {
+    /// A finding to be filled in.
+    fn begin(&mut self) -> &mut Finding;
+}
+
+impl Out for Finding {
+    #[inline(always)]
+    fn begin(&mut self) -> &mut Finding {
+        *self = Self::NONE;
+        self
+    }
+}
+
+impl Out for MaybeUninit<Finding> {
+    #[inline(always)]
+    fn begin(&mut self) -> &mut Finding {
+        self.write(Finding::NONE)
+    }
+}
+
 /// What is to be done to each of several frames.
 pub trait Each<S> {
     /// To the `n`-th.
@@ -121,8 +145,11 @@ pub trait Store {
     fn read(&mut self, slot: Self::Slot) -> Line;
     /// Replaces a line if it is still `old`.
     fn replace(&mut self, slot: Self::Slot, old: Line, new: Line) -> bool;
-    /// One line more (or less) is open around this frame. Told before a line opens, and after one closes.
-    fn open_lines(&mut self, pfn: u64, more: bool);
+    /// The filter in front of the ledger: whether a frame may be lent. Told that it is before its line opens, and that it
+    /// is not after it closed.
+    fn mark(&mut self, pfn: u64, lent: bool);
+    /// Whether it is told to be lent.
+    fn is_marked(&mut self, pfn: u64) -> bool;
 
     /// Whether this kernel is exempt as told at [`crate::zap::TdNow::premap_exempt`].
     fn premap_exempt(&self) -> bool;
@@ -137,12 +164,20 @@ pub trait Store {
     /// A TD reached a stage of its life. With [`Life::Gone`] its TDR is nobody's again.
     fn life(&mut self, td: u16, life: Life);
 
-    /// A zap under way.
-    fn zap(&mut self, key: ZapKey) -> Option<&mut Zap>;
-    /// The same, made if need be; `None` where the table is full.
-    fn zap_or_new(&mut self, key: ZapKey) -> Option<&mut Zap>;
+    // Zaps under way, by key; `td` is the index of the same TD. A store may tell one that is void from none or not.
+
+    /// What is known of a zap.
+    fn zap(&mut self, td: u16, key: ZapKey) -> Option<Zap>;
+    /// How far it has come.
+    fn progress(&mut self, td: u16, key: ZapKey) -> u8 {
+        self.zap(td, key).map_or(0, |zap| zap.progress)
+    }
+    /// To take a step of it, made if need be; `None` where the table is full. KVM takes one zap of a TD after the other.
+    fn zap_or_new(&mut self, td: u16, key: ZapKey) -> Option<&mut Zap>;
+    /// To count a frame of it as closed, where it is known.
+    fn zap_of_closed(&mut self, td: u16, key: ZapKey) -> Option<&mut Zap>;
     /// A zap is over.
-    fn drop_zap(&mut self, key: ZapKey);
+    fn drop_zap(&mut self, td: u16, key: ZapKey);
 
     /// When the frame was released with its line open; 0 where unknown.
     fn window(&mut self, pfn: u64) -> u64;
@@ -174,11 +209,11 @@ pub trait Store {
         lend_one(self, td, pfn, new)
     }
     /// [`closed`]
-    fn closed(&mut self, pfn: u64, line: Line)
+    fn closed(&mut self, pfn: u64, line: Line, lent: bool)
     where
         Self: Sized,
     {
-        closed(self, pfn, line);
+        closed(self, pfn, line, lent);
     }
     /// [`doubts`]
     fn doubts(&mut self, td: u16) -> Suspect
@@ -202,7 +237,7 @@ pub trait Store {
 
 /// Takes one SEAMCALL into the ledger. True: `out` holds a violation.
 #[inline(always)]
-pub fn seamcall<S: Store>(s: &mut S, leaf: Leaf, call: &Call, out: &mut Finding) -> bool {
+pub fn seamcall<S: Store>(s: &mut S, leaf: Leaf, call: &Call, out: &mut impl Out) -> bool {
     let ok = call.answer.status.is_success();
     match leaf {
         Leaf::MngCreate => {
@@ -237,14 +272,14 @@ pub fn seamcall<S: Store>(s: &mut S, leaf: Leaf, call: &Call, out: &mut Finding)
                 return false;
             }
             let td = s.td_of(call.tdr).unwrap_or(0);
-            leak(s, td, leaf, call, out)
+            leak(s, td, Line::FREE, leaf, call, out)
         }
         Leaf::MngKeyFreeid => {
             if ok {
                 return stage(s, true, call, Life::KeyFreed);
             }
             let td = s.td_of(call.tdr).unwrap_or(0);
-            leak(s, td, leaf, call, out)
+            leak(s, td, Line::FREE, leaf, call, out)
         }
         _ => false,
     }

@@ -1,8 +1,8 @@
 //! The four steps of a zap.
 
 use super::{
-    Call, Finding, Store,
-    frames::{answer_of, change, found, open_line, zap_key},
+    Call, Out, Store,
+    frames::{answer_of, change, close, found, open_line, zap_key, zap_of},
     lend::part,
 };
 use crate::{
@@ -12,59 +12,57 @@ use crate::{
 
 /// BLOCK, TRACK or REMOVE returned: see [`crate::zap`] for why no frame is needed here.
 #[inline(always)]
-pub(super) fn zap_step<S: Store>(s: &mut S, leaf: Leaf, call: &Call, out: &mut Finding) -> bool {
+pub(super) fn zap_step<S: Store>(s: &mut S, leaf: Leaf, call: &Call, out: &mut impl Out) -> bool {
     let Some(td) = s.td_of(call.tdr) else { return false };
     let premap_exempt = s.premap_exempt();
     let Some(record) = s.record(td) else { return false };
-    record.zap_called_ns = 0;
+    record.zap_called = 0;
     let (called_gfn, called_pfn) = (record.zap_gfn, record.zap_pfn);
     let now = TdNow { epoch: record.epoch, finalized: record.finalized != 0, premap_exempt };
-    let gfn = if matches!(leaf, Leaf::MemTrack) {
-        if call.answer.status.is_success() {
-            record.epoch = record.epoch.wrapping_add(1);
-            let key = ZapKey { gfn: record.zap_gfn, td: record.id, zero: 0 };
-            if let Some(zap) = s.zap(key) {
-                zap.busy = 0;
-                if zap.is_void() {
-                    s.drop_zap(key);
-                }
-            }
-            return false;
-        }
-        record.zap_gfn
-    } else {
-        call.level.head(call.gfn)
-    };
+    let tracked = matches!(leaf, Leaf::MemTrack) && call.answer.status.is_success();
+    if tracked {
+        record.epoch = record.epoch.wrapping_add(1);
+    }
+    let gfn = if matches!(leaf, Leaf::MemTrack) { record.zap_gfn } else { call.level.head(call.gfn) };
     if matches!(leaf, Leaf::MemRangeBlock) {
         record.zap_gfn = gfn;
     }
     let key = ZapKey { gfn, td: record.id, zero: 0 };
-    let Some(zap) = s.zap_or_new(key) else {
+    let Some(zap) = s.zap_or_new(td, key) else {
         s.doubt(td, Suspect::ZAPS_FULL);
         return false;
     };
+    if tracked {
+        zap.busy = 0;
+        if zap.is_void() {
+            s.drop_zap(td, key);
+        }
+        return false;
+    }
     let violation = zap.step(leaf, &call.answer, now);
     let named = matches!(leaf, Leaf::MemPageRemove) && call.pfn != PFN_UNKNOWN;
     if named {
         zap.pfn = call.pfn;
         zap.level = call.level as u8;
     }
-    out.zap = *zap;
-    out.pfn = call.pfn;
-    if zap.is_void() {
-        s.drop_zap(key);
+    if let Some(violation) = violation {
+        let out = out.begin();
+        out.zap = *zap;
+        out.pfn = call.pfn;
+        out.gfn = gfn;
+        // The frame that KVM's own function was called for, where its hook told: BLOCK and TRACK name none.
+        if out.pfn == PFN_UNKNOWN && called_pfn != 0 && called_gfn == gfn {
+            out.pfn = called_pfn;
+        }
+        found(s, violation, td, out);
+    } else if zap.is_void() {
+        s.drop_zap(td, key);
     }
     if named && !is_at(s, call.pfn, td, gfn) {
         part(s, td, key, call.pfn, call.level as u8);
-        s.drop_zap(key);
+        s.drop_zap(td, key);
     }
-    let Some(violation) = violation else { return false };
-    out.gfn = gfn;
-    // The frame that KVM's own function was called for, where its hook told: BLOCK and TRACK name none.
-    if out.pfn == PFN_UNKNOWN && called_pfn != 0 && called_gfn == gfn {
-        out.pfn = called_pfn;
-    }
-    found(s, violation, td, out)
+    violation.is_some()
 }
 
 /// Whether the frame is lent to this TD in the leaf that begins at `gfn`.
@@ -76,48 +74,51 @@ fn is_at<S: Store>(s: &mut S, pfn: u64, td: u16, gfn: u64) -> bool {
 
 /// WBINVD returned: the frame's line names the TD and the gfn, and so the zap.
 #[inline(always)]
-pub(super) fn write_back<S: Store>(s: &mut S, call: &Call, out: &mut Finding) -> bool {
+pub(super) fn write_back<S: Store>(s: &mut S, call: &Call, out: &mut impl Out) -> bool {
     let ok = call.answer.status.is_success();
-    out.pfn = call.pfn;
     let Some((slot, line)) = open_line(s, call.pfn) else {
         // A frame that was lent before septwatch came: only a refusal says something.
-        if !ok {
-            answer_of(Leaf::PhymemPageWbinvd, call, out);
+        if ok {
+            return false;
         }
-        return !ok && found(s, Violation::ZapFailed, 0, out);
+        let out = answer_of(Leaf::PhymemPageWbinvd, call, out);
+        return found(s, Violation::ZapFailed, 0, out);
     };
     let td = line.owner();
-    out.gfn = line.gfn();
-    out.line = line;
     let key = zap_key(s, line);
     if !ok {
         let Some(key) = key else {
-            answer_of(Leaf::PhymemPageWbinvd, call, out);
+            let out = answer_of(Leaf::PhymemPageWbinvd, call, out);
             out.gfn = line.gfn();
+            out.line = line;
             return found(s, Violation::ZapFailed, td, out);
         };
         let now = TdNow { epoch: 0, finalized: true, premap_exempt: false };
-        let Some(zap) = s.zap_or_new(key) else {
+        let Some(zap) = s.zap_or_new(td, key) else {
             s.doubt(td, Suspect::ZAPS_FULL);
             return false;
         };
-        let violation = zap.step(Leaf::PhymemPageWbinvd, &call.answer, now);
+        let Some(violation) = zap.step(Leaf::PhymemPageWbinvd, &call.answer, now) else { return false };
+        let out = out.begin();
         out.zap = *zap;
-        return violation.is_some_and(|violation| found(s, violation, td, out));
+        out.pfn = call.pfn;
+        out.gfn = line.gfn();
+        out.line = line;
+        return found(s, violation, td, out);
     }
-    if let Some(key) = key
-        && let Some(zap) = s.zap(key)
-    {
-        out.zap = *zap;
-    }
-    let (before, violation) = change(s, slot, out.zap.progress, Op::Flush);
-    out.line = before;
+    let progress = key.map_or(0, |key| s.progress(td, key));
+    let (before, violation) = change(s, slot, progress, Op::Flush);
     if let Some(violation) = violation {
+        let out = out.begin();
+        out.zap = zap_of(s, line);
+        out.pfn = call.pfn;
+        out.gfn = line.gfn();
+        out.line = before;
         return found(s, violation, td, out);
     }
     // The cache lines of an S-EPT or control page may be written back while it is owned: it stays so.
     if matches!(before.state(), State::Removed) {
-        s.closed(call.pfn, line);
+        close(s, call.pfn, slot, line);
     }
     false
 }

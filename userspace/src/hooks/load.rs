@@ -5,7 +5,7 @@
 use aya::{Btf, Ebpf, EbpfLoader};
 use septwatch_common::{
     Leaf,
-    config::{BLOCK_SHIFT, CHUNK, MAX_ENTERED, SHAPES, Shape},
+    config::{CHUNK, MARKS_SHIFT, MAX_ENTERED, MAX_MARKS, SHAPES, Shape},
     kvm::{MEMBERS, POINTS, PointArgs},
 };
 use thiserror::Error;
@@ -87,6 +87,8 @@ pub struct Settings {
     pub gmem_fallocate: u64,
     /// Frames of System RAM.
     pub frames: u64,
+    /// The highest of them.
+    pub highest_pfn: u64,
     /// Most memory that the ledger may take, in bytes; `None` is what all frames would need.
     pub ledger_limit: Option<u64>,
     /// Ring buffers.
@@ -137,9 +139,9 @@ pub fn chunks(frames: u64, limit: Option<u64>) -> u64 {
     limit.map_or(all, |limit| all.min(limit / CHUNK_BYTES)).max(1)
 }
 
-/// Counts of the filter in front of the ledger, a power of two.
-pub fn blocks(frames: u64) -> u64 {
-    (frames >> BLOCK_SHIFT).next_power_of_two().max(64)
+/// Words of the filter in front of the ledger.
+pub fn marks(highest_pfn: u64) -> u64 {
+    ((highest_pfn >> MARKS_SHIFT) + 1).min(MAX_MARKS)
 }
 
 /// Creates the maps and prepares the programs.
@@ -148,8 +150,7 @@ pub fn blocks(frames: u64) -> u64 {
 /// The kernel refuses maps (privileges, memory), or the object is not what this binary expects.
 pub fn load(settings: &Settings, btf: Option<&Btf>) -> Result<Ebpf, LoadError> {
     let chunks = u32::try_from(chunks(settings.frames, settings.ledger_limit)).unwrap_or(u32::MAX);
-    let blocks = u32::try_from(blocks(settings.frames)).unwrap_or(1 << 31);
-    let block_mask = u64::from(blocks - 1);
+    let marks = u32::try_from(marks(settings.highest_pfn)).unwrap_or(u32::MAX);
     let shift =
         if settings.page.size.is_power_of_two() { settings.page.size.trailing_zeros() as u8 } else { 0xff };
     let mut shapes = [0; SHAPES * size_of::<Shape>()];
@@ -168,7 +169,7 @@ pub fn load(settings: &Settings, btf: Option<&Btf>) -> Result<Ebpf, LoadError> {
     loader
         .btf(btf)
         .map_max_entries("LEDGER", chunks)
-        .map_max_entries("BLOCKS", blocks)
+        .map_max_entries("MARKS", marks)
         .map_max_entries("VITAL", settings.rings.vital)
         .map_max_entries("PAGES", settings.rings.pages)
         .map_max_entries("ENTERED", if settings.latency { MAX_ENTERED } else { 1 })
@@ -179,7 +180,6 @@ pub fn load(settings: &Settings, btf: Option<&Btf>) -> Result<Ebpf, LoadError> {
         .override_global("TDVPR_PAGE", &settings.tdvpr_page, true)
         .override_global("USER_MEMORY", &user, true)
         .override_global("PREMAP_EXEMPT", &exempt, true)
-        .override_global("BLOCK_MASK", &block_mask, true)
         .override_global("SEAMCALL_SHAPES", &shapes[..], true)
         .override_global("POINT_ARGS", &points[..], true)
         .override_global("MEMBER_OFFSETS", &members[..], true)

@@ -10,13 +10,16 @@ use std::collections::HashMap;
 use foldhash::fast::RandomState;
 use septwatch_common::{
     Life, Line, PageKind, Suspect, Td,
-    config::{BLOCK_SHIFT, MAX_TDS, MAX_WINDOWS, MAX_ZAPS, TD_PROBES},
+    config::{MAX_TDS, MAX_WINDOWS, MAX_ZAPS, TD_PROBES},
     tracker::{Each, Store},
     zap::{Zap, ZapKey},
 };
 
-/// Lines in one chunk: one block of the filter, so that a chunk has one count of open lines.
-const CHUNK: usize = 1 << BLOCK_SHIFT;
+/// log2 of the lines in one chunk.
+const CHUNK_SHIFT: u32 = 9;
+const CHUNK: usize = 1 << CHUNK_SHIFT;
+
+type Marks = [u64; CHUNK / 64];
 
 /// Frames that `bpf_loop` goes through, and so the kernel side: of more, none (BPF_MAX_LOOPS, kernel/bpf/bpf_iter.c).
 const MAX_EACH: u64 = 1 << 23;
@@ -60,8 +63,8 @@ pub struct Ledger {
     pub outside: u64,
     /// Lines of all chunks, one after the other.
     lines: Vec<Line>,
-    /// Open lines, by chunk.
-    open: Vec<i32>,
+    /// The filter, by chunk: a bit for each line.
+    marks: Vec<Marks>,
     /// Place in `lines` of a chunk's first line, by pfn / CHUNK.
     chunks: HashMap<u64, usize, RandomState>,
     /// The chunk asked for last: events come in runs.
@@ -91,7 +94,7 @@ impl Ledger {
             suspect: Suspect::default(),
             outside: 0,
             lines: Vec::new(),
-            open: Vec::new(),
+            marks: Vec::new(),
             chunks: HashMap::default(),
             last: (u64::MAX, 0),
             max_chunks,
@@ -106,7 +109,7 @@ impl Ledger {
 
     /// The line of a frame, as it is kept: without what a zap under way knows ([`Zap::fold`]).
     pub fn line(&self, pfn: u64) -> Line {
-        let chunk = self.chunks.get(&(pfn >> BLOCK_SHIFT));
+        let chunk = self.chunks.get(&(pfn >> CHUNK_SHIFT));
         chunk.map_or(Line::FREE, |first| self.lines[first + pfn as usize % CHUNK])
     }
 
@@ -115,15 +118,31 @@ impl Ledger {
         self.chunks
             .iter()
             .flat_map(|(chunk, first)| {
-                let frames = (chunk << BLOCK_SHIFT)..;
+                let frames = (chunk << CHUNK_SHIFT)..;
                 frames.zip(&self.lines[*first..first + CHUNK]).filter(|(_, line)| line.is_open())
             })
             .map(|(pfn, line)| (pfn, *line))
     }
 
-    /// What the filter in front of the ledger counts for each block of 512 frames, by its first frame, in no order.
-    pub fn blocks(&self) -> impl Iterator<Item = (u64, i64)> {
-        self.chunks.iter().map(|(chunk, first)| (chunk << BLOCK_SHIFT, self.open[first / CHUNK].into()))
+    /// Frames that the filter in front of the ledger takes for lent, in no order.
+    pub fn marked(&self) -> impl Iterator<Item = u64> {
+        self.chunks.iter().flat_map(|(chunk, first)| {
+            let marks = &self.marks[first / CHUNK];
+            let frames = (chunk << CHUNK_SHIFT)..;
+            frames.zip(0..CHUNK).filter(|(_, n)| marks[n / 64] & 1 << (n % 64) != 0).map(|(pfn, _)| pfn)
+        })
+    }
+
+    /// Chunks that it has.
+    pub fn chunks(&self) -> usize {
+        self.chunks.len()
+    }
+
+    /// The mark of a frame: its word, and its bit there.
+    #[inline]
+    fn mark_at(&mut self, pfn: u64) -> Option<(&mut u64, u64)> {
+        let (first, n) = (self.chunk(pfn)?, pfn as usize % CHUNK);
+        Some((&mut self.marks[first / CHUNK][n / 64], 1 << (n % 64)))
     }
 
     /// The record of a TD, by its index.
@@ -168,7 +187,7 @@ impl Ledger {
 
     #[inline]
     fn chunk(&mut self, pfn: u64) -> Option<usize> {
-        let chunk = pfn >> BLOCK_SHIFT;
+        let chunk = pfn >> CHUNK_SHIFT;
         if self.last.0 != chunk {
             self.last = (chunk, *self.chunks.get(&chunk)?);
         }
@@ -190,13 +209,13 @@ impl Store for Ledger {
         if let Some(slot) = self.slot(pfn) {
             return Some(slot);
         }
-        if self.open.len() >= self.max_chunks {
+        if self.marks.len() >= self.max_chunks {
             self.outside += 1;
             return None;
         }
-        self.chunks.insert(pfn >> BLOCK_SHIFT, self.lines.len());
+        self.chunks.insert(pfn >> CHUNK_SHIFT, self.lines.len());
         self.lines.resize(self.lines.len() + CHUNK, Line::FREE);
-        self.open.push(0);
+        self.marks.push(Marks::default());
         self.slot(pfn)
     }
 
@@ -216,10 +235,15 @@ impl Store for Ledger {
     }
 
     #[inline]
-    fn open_lines(&mut self, pfn: u64, more: bool) {
-        if let Some(first) = self.chunk(pfn) {
-            self.open[first / CHUNK] += if more { 1 } else { -1 };
+    fn mark(&mut self, pfn: u64, lent: bool) {
+        if let Some((marks, mark)) = self.mark_at(pfn) {
+            *marks = if lent { *marks | mark } else { *marks & !mark };
         }
+    }
+
+    #[inline]
+    fn is_marked(&mut self, pfn: u64) -> bool {
+        self.mark_at(pfn).is_some_and(|(marks, mark)| *marks & mark != 0)
     }
 
     #[inline]
@@ -289,13 +313,13 @@ impl Store for Ledger {
     }
 
     #[inline]
-    fn zap(&mut self, key: ZapKey) -> Option<&mut Zap> {
+    fn zap(&mut self, _: u16, key: ZapKey) -> Option<Zap> {
         // Most releases and maps happen while no zap is under way.
-        if self.zaps.is_empty() { None } else { self.zaps.get_mut(&key) }
+        if self.zaps.is_empty() { None } else { self.zaps.get(&key).copied() }
     }
 
     #[inline]
-    fn zap_or_new(&mut self, key: ZapKey) -> Option<&mut Zap> {
+    fn zap_or_new(&mut self, _: u16, key: ZapKey) -> Option<&mut Zap> {
         if self.zaps.len() >= MAX_ZAPS as usize {
             return self.zaps.get_mut(&key);
         }
@@ -303,7 +327,12 @@ impl Store for Ledger {
     }
 
     #[inline]
-    fn drop_zap(&mut self, key: ZapKey) {
+    fn zap_of_closed(&mut self, _: u16, key: ZapKey) -> Option<&mut Zap> {
+        self.zaps.get_mut(&key)
+    }
+
+    #[inline]
+    fn drop_zap(&mut self, _: u16, key: ZapKey) {
         self.zaps.remove(&key);
     }
 

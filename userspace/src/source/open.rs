@@ -122,6 +122,7 @@ pub fn demo(shape: module::Shape, options: &Options) -> Result<(Kernel, module::
     let types = KernelBtf::read(SYSFS.as_ref(), &Offsets::STRUCTURES.iter().copied().collect())?;
     let size = u64::from(types.vmlinux.size_of("page").ok_or(OpenError::NoStructPage)?);
     let page = calibrate::calibrate(size, Some(&btf))?;
+    let ram = Memory::running()?;
     let settings = Settings {
         page,
         tdr_page: offset_of!(TdxTd, tdr_page) as u64,
@@ -133,7 +134,8 @@ pub fn demo(shape: module::Shape, options: &Options) -> Result<(Kernel, module::
         members: Offsets::resolve(&types)?.members(),
         zap_takes_pfn: false,
         gmem_fallocate: 0,
-        frames: Memory::running()?.frames(),
+        frames: ram.frames(),
+        highest_pfn: ram.highest_pfn(),
         ledger_limit: options.ledger_limit,
         rings: options.rings,
         log_level: options.log_level,
@@ -252,6 +254,7 @@ pub fn live(options: &Options, plan: Option<Plan>) -> Result<(Kernel, Opened), O
         Some(page) => page,
         None => calibrate::calibrate(size, Some(&btf))?,
     };
+    let ram = Memory::running()?;
     let settings = Settings {
         page,
         tdr_page: u64::from(plan.offsets.tdx_td_tdr_page.unwrap_or(0)),
@@ -266,7 +269,8 @@ pub fn live(options: &Options, plan: Option<Plan>) -> Result<(Kernel, Opened), O
         members: plan.offsets.members(),
         zap_takes_pfn: points::zap_takes_pfn(&plan),
         gmem_fallocate: plan.targets.gmem_fallocate.unwrap_or(0),
-        frames: Memory::running()?.frames(),
+        frames: ram.frames(),
+        highest_pfn: ram.highest_pfn(),
         ledger_limit: options.ledger_limit,
         rings: options.rings,
         log_level: options.log_level,

@@ -20,8 +20,7 @@ fn mapped() -> Ledger {
 
 fn called(ledger: &mut Ledger) {
     ledger.running.now_ns += 1;
-    let now_ns = ledger.running.now_ns;
-    tracker::zap_called(ledger, TDR, GFN, Level::L4K, PFN, now_ns);
+    tracker::zap_called(ledger, TDR, GFN, Level::L4K, PFN);
 }
 
 fn returned(ledger: &mut Ledger) -> Option<Finding> {

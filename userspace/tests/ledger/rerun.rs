@@ -210,7 +210,7 @@ proptest! {
             }
         }
         prop_assert!(rerun.unreadable() > 0, "Zap is no hook of a frame");
-        prop_assert!(rerun.ledger().blocks().count() <= 16);
+        prop_assert!(rerun.ledger().chunks() <= 16);
     }
 }
 

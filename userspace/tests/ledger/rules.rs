@@ -202,7 +202,7 @@ fn an_owned_page_that_is_written_back_stays_owned() {
     assert_eq!(ok(&mut ledger, Leaf::PhymemPageWbinvd, TDR, NOWHERE), None);
     let td = ledger.line(TDR).owner();
     assert_eq!(ledger.td(td).unwrap().frames, [1, 1, 1, 0, 0, 0]);
-    assert_eq!(ledger.blocks().map(|(_, open)| open).sum::<i64>(), 3);
+    assert_eq!(ledger.marked().count(), 3);
     assert_eq!(ledger.zaps().count(), 1);
     assert_eq!(free(&mut ledger, PFN + 1), Some(Violation::FreedWhileOwned));
 }

@@ -25,7 +25,7 @@ pub enum Mutation {
     ZapNotDropped,
     WindowNotClosed,
     NotCounted,
-    FilterNotCounted,
+    MarkNotCleared,
     WrongGfn,
 }
 
@@ -39,7 +39,7 @@ impl Mutation {
         Self::ZapNotDropped,
         Self::WindowNotClosed,
         Self::NotCounted,
-        Self::FilterNotCounted,
+        Self::MarkNotCleared,
         Self::WrongGfn,
     ];
 }
@@ -149,12 +149,8 @@ impl Twins {
     /// Everything that is kept.
     pub fn state(&self) -> Result<(), String> {
         same("frames", self.frames(), self.naive_frames())?;
-        let blocks: BTreeMap<u64, i64> = self.ledger.blocks().filter(|(_, open)| *open != 0).collect();
-        let mut expected = BTreeMap::new();
-        for pfn in self.naive.frames.keys() {
-            *expected.entry(pfn & !511).or_insert(0) += 1;
-        }
-        same("open lines by block", blocks, expected)?;
+        let marked = self.ledger.marked().map(|pfn| (pfn, ()));
+        same("marks", marked.collect(), self.naive.frames.keys().map(|pfn| (*pfn, ())).collect())?;
         same("windows", self.ledger.windows().collect(), self.naive.windows.clone())?;
         same("TDs", self.tds(), self.naive_tds())?;
         let zaps = self.ledger.zaps().map(|(key, zap)| {
@@ -286,10 +282,13 @@ impl Store for Broken<'_> {
         let broken = self.mutation == Some(Mutation::ReleasedNotKept);
         self.ledger.replace(slot, old, if broken { Line(new.0 & !(1 << 3)) } else { new })
     }
-    fn open_lines(&mut self, pfn: u64, more: bool) {
-        if more || self.mutation != Some(Mutation::FilterNotCounted) {
-            self.ledger.open_lines(pfn, more);
+    fn mark(&mut self, pfn: u64, lent: bool) {
+        if lent || self.mutation != Some(Mutation::MarkNotCleared) {
+            self.ledger.mark(pfn, lent);
         }
+    }
+    fn is_marked(&mut self, pfn: u64) -> bool {
+        self.ledger.is_marked(pfn)
     }
     fn premap_exempt(&self) -> bool {
         Store::premap_exempt(self.ledger)
@@ -311,15 +310,18 @@ impl Store for Broken<'_> {
     fn life(&mut self, td: u16, life: Life) {
         self.ledger.life(td, life);
     }
-    fn zap(&mut self, key: ZapKey) -> Option<&mut Zap> {
-        self.ledger.zap(key)
+    fn zap(&mut self, td: u16, key: ZapKey) -> Option<Zap> {
+        self.ledger.zap(td, key)
     }
-    fn zap_or_new(&mut self, key: ZapKey) -> Option<&mut Zap> {
-        self.ledger.zap_or_new(key)
+    fn zap_or_new(&mut self, td: u16, key: ZapKey) -> Option<&mut Zap> {
+        self.ledger.zap_or_new(td, key)
     }
-    fn drop_zap(&mut self, key: ZapKey) {
+    fn zap_of_closed(&mut self, td: u16, key: ZapKey) -> Option<&mut Zap> {
+        self.ledger.zap_of_closed(td, key)
+    }
+    fn drop_zap(&mut self, td: u16, key: ZapKey) {
         if self.mutation != Some(Mutation::ZapNotDropped) {
-            self.ledger.drop_zap(key);
+            self.ledger.drop_zap(td, key);
         }
     }
     fn window(&mut self, pfn: u64) -> u64 {

@@ -1,10 +1,10 @@
 //! What septwatch adds to KVM's map and zap paths, in instructions, on the lab's machine: the same figures at every run.
 
-use anyhow::{Context as _, Result};
-use clap::Args;
+use anyhow::Result;
+use clap::{Args, ValueEnum as _};
 
 use super::{Limit, Row, watchers};
-use crate::lab::costs::{self, Cost, WATCHERS};
+use crate::lab::costs::{self, Cost, Measured, Watcher};
 use crate::{build, lab, setup};
 
 /// How it is measured.
@@ -13,6 +13,9 @@ pub struct Options {
     /// Release to measure on.
     #[arg(long, value_name = "R", default_value = lab::DEFAULT_RELEASE)]
     release: String,
+    /// Only these, beside nothing attached; may be given several times.
+    #[arg(long, value_name = "WATCHER")]
+    only: Vec<Watcher>,
 }
 
 /// What septwatch may cost, as a multiple of empty programs at its hooks.
@@ -25,41 +28,50 @@ const UNDER_BPFTRACE: f64 = 10.0;
 /// # Errors
 /// The machine cannot be had or started, or the work in it fails.
 pub fn run(options: &Options) -> Result<Vec<Row>> {
+    let wanted = |watcher: &Watcher| {
+        options.only.is_empty() || *watcher == Watcher::Nothing || options.only.contains(watcher)
+    };
+    let watchers: Vec<_> = Watcher::value_variants().iter().copied().filter(wanted).collect();
     setup::for_building()?;
     watchers::install()?;
-    let empty = build::empty()?;
+    let empty = watchers.contains(&Watcher::Empty).then(build::empty).transpose()?;
     let septwatch = build::septwatch()?;
-    let measured = costs::run(&lab::image(&options.release)?, &septwatch, &empty)?;
-    rows(&measured)
+    Ok(rows(&costs::run(&lab::image(&options.release)?, &watchers, &septwatch, empty.as_deref())?))
 }
 
-fn rows(measured: &[Result<Cost, String>]) -> Result<Vec<Row>> {
-    let mut rows = Vec::new();
-    let nothing = measured.first().and_then(|cost| cost.as_ref().ok()).copied();
-    let nothing = nothing.context("the work was not measured without anything attached")?;
+fn rows(measured: &[Measured]) -> Vec<Row> {
+    for (watcher, result) in measured {
+        if let Err(why) = result {
+            println!("{} cannot be used in this machine: {why}", watcher.name());
+        }
+    }
     type Figure = fn(&Cost) -> u64;
     let paths: [(&str, Figure); 3] = [
         ("map and zap of a page", |cost| cost.map + cost.zap),
         ("map of a page", |cost| cost.map),
         ("release of a foreign page", |cost| cost.free),
     ];
+    let mut rows = Vec::new();
     for (path, figure) in paths {
-        let alone = figure(&nothing);
-        rows.push(Row::new(format!("{path}, {}", WATCHERS[0].1), alone as f64, "instructions"));
-        let added = |at: usize| Some(figure(measured.get(at)?.as_ref().ok()?) as f64 - alone as f64);
-        for (at, (_, name)) in WATCHERS.iter().enumerate().skip(1) {
-            match (added(at), &measured[at]) {
-                (Some(added), _) => rows.push(Row::new(format!("  {name} adds"), added, "instructions")),
-                (None, Err(why)) => println!("{path}: {name} cannot be used in this machine: {why}"),
-                (None, Ok(_)) => {}
+        let of = |watcher| {
+            let (_, cost) = measured.iter().find(|(measured, _)| *measured == watcher)?;
+            cost.as_ref().ok().map(|cost| figure(cost) as f64)
+        };
+        let Some(alone) = of(Watcher::Nothing) else { continue };
+        rows.push(Row::new(format!("{path}, {}", Watcher::Nothing.name()), alone, "instructions"));
+        let added = |watcher| of(watcher).map(|with| with - alone);
+        for watcher in Watcher::value_variants().iter().skip(1) {
+            if let Some(added) = added(*watcher) {
+                rows.push(Row::new(format!("  {} adds", watcher.name()), added, "instructions"));
             }
         }
-        let (Some(empty), Some(ours)) = (added(1), added(2)) else { continue };
+        let Some(ours) = added(Watcher::Septwatch) else { continue };
+        rows.push(Row::new("  septwatch, of the path", ours / alone * 100.0, "%"));
+        let Some(empty) = added(Watcher::Empty) else { continue };
         rows.push(
             Row::new("  septwatch / empty programs", ours / empty, "x").limit(Limit::AtMost(OVER_EMPTY)),
         );
-        rows.push(Row::new("  septwatch, of the path", ours / alone as f64 * 100.0, "%"));
-        if let Some(theirs) = added(3) {
+        if let Some(theirs) = added(Watcher::Bpftrace) {
             let above = (theirs - empty) / (ours - empty);
             rows.push(
                 Row::new("  above empty programs: bpftrace / septwatch", above, "x")
@@ -67,5 +79,5 @@ fn rows(measured: &[Result<Cost, String>]) -> Result<Vec<Row>> {
             );
         }
     }
-    Ok(rows)
+    rows
 }

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use super::kernel::Image;
 use super::machines::{Machines, Wanted};
-use super::{guest, runner};
+use super::{guest, machine, runner};
 
 const BPFTRACE: &str = include_str!("seamcalls.bt");
 
@@ -33,16 +33,65 @@ const FUNCTIONS: [&str; 5] = [
     "tdh_phymem_page_wbinvd_hkid",
 ];
 
-/// What is measured, in this order, with its name for people.
-pub const WATCHERS: [(&str, &str); 7] = [
-    ("nothing", "nothing attached"),
-    ("empty", "empty programs at septwatch's hooks"),
-    ("septwatch", "septwatch"),
-    ("bpftrace", "bpftrace, maps of lent frames"),
-    ("kprobes", "ftrace's kprobes and kretprobes, recorded"),
-    ("perf", "perf record of the same"),
-    ("trace-cmd", "trace-cmd record of the same"),
-];
+/// Somebody who watches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Watcher {
+    /// Nobody: what the work takes by itself
+    Nothing,
+    /// septwatch with programs that do nothing
+    Empty,
+    /// septwatch
+    Septwatch,
+    /// bpftrace with maps of lent frames
+    Bpftrace,
+    /// Kprobes and kretprobes, recorded by ftrace
+    Kprobes,
+    /// perf record of the same
+    Perf,
+    /// trace-cmd record of the same
+    TraceCmd,
+}
+
+impl Watcher {
+    /// Name for people.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Nothing => "nothing attached",
+            Self::Empty => "empty programs at septwatch's hooks",
+            Self::Septwatch => "septwatch",
+            Self::Bpftrace => "bpftrace, maps of lent frames",
+            Self::Kprobes => "ftrace's kprobes and kretprobes, recorded",
+            Self::Perf => "perf record of the same",
+            Self::TraceCmd => "trace-cmd record of the same",
+        }
+    }
+
+    /// How it is run beside the work: see the functions of the machine's script.
+    const fn line(self) -> &'static str {
+        match self {
+            Self::Nothing => "work nothing",
+            Self::Empty => r#"beside empty '"type":"start"' septwatch-empty watch --json"#,
+            Self::Septwatch => r#"beside septwatch '"type":"start"' septwatch watch --json"#,
+            Self::Bpftrace => "beside bpftrace attached /usr/bin/bpftrace /in/seamcalls.bt",
+            Self::Kprobes => "traced work kprobes",
+            // These say nothing when they begin: a while is long enough.
+            Self::Perf => {
+                "beside perf '' /usr/bin/perf record -a -e 'cost:*' -e kmem:mm_page_free -o /tmp/perf.data"
+            }
+            Self::TraceCmd => {
+                "beside trace-cmd '' /usr/bin/trace-cmd record -q -e cost -e kmem:mm_page_free -o /tmp/trace.dat"
+            }
+        }
+    }
+
+    /// Its file among what the machine leaves.
+    fn file(self) -> &'static str {
+        self.line()
+            .split_whitespace()
+            .find(|word| !matches!(*word, "work" | "beside" | "traced"))
+            .unwrap_or("")
+    }
+}
 
 /// Instructions for a page, with one watcher.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,26 +101,38 @@ pub struct Cost {
     pub free: u64,
 }
 
-/// Measures with each watcher; one that cannot be used in this machine says why.
+/// What came of one watcher: its cost, or why it cannot be used in this machine.
+pub type Measured = (Watcher, Result<Cost, String>);
+
+/// Measures with each of these watchers; `empty` is the septwatch of [`Watcher::Empty`].
 ///
 /// # Errors
 /// The machine cannot be started, or the work fails.
-pub fn run(image: &Image, septwatch: &Path, empty: &Path) -> Result<Vec<Result<Cost, String>>> {
+pub fn run(
+    image: &Image,
+    watchers: &[Watcher],
+    septwatch: &Path,
+    empty: Option<&Path>,
+) -> Result<Vec<Measured>> {
     let wanted = Wanted { tools: true, ..Wanted::default() };
     let machines = Machines::prepare_with(image, septwatch, empty, wanted)?;
-    let input = [("run", script()), ("work", WORK.to_owned()), ("seamcalls.bt", BPFTRACE.to_owned())];
+    let input = [("run", script(watchers)), ("work", WORK.to_owned()), ("seamcalls.bt", BPFTRACE.to_owned())];
     let (folder, end) = runner::session(&machines, wanted, &input, 1, |text| print!("{text}"))?;
     runner::done(&end)?;
     let out = folder.path().join("out");
-    WATCHERS
+    if let Ok(programs) = fs::read_to_string(out.join("programs")) {
+        print!("\n{programs}");
+    }
+    watchers
         .iter()
-        .map(|(name, _)| {
+        .map(|watcher| {
+            let name = watcher.file();
             let said = fs::read_to_string(out.join(name));
             let said = said.with_context(|| format!("{name} left nothing"))?;
             if let Some(why) = said.strip_prefix("cannot: ") {
-                return Ok(Err(why.trim().to_owned()));
+                return Ok((*watcher, Err(why.trim().to_owned())));
             }
-            cost(&said).with_context(|| format!("{name}: {said}")).map(Ok)
+            cost(&said).with_context(|| format!("{name}: {said}")).map(|cost| (*watcher, Ok(cost)))
         })
         .collect()
 }
@@ -91,7 +152,7 @@ fn cost(said: &str) -> Result<Cost> {
 }
 
 /// What the machine runs.
-fn script() -> String {
+fn script(watchers: &[Watcher]) -> String {
     let probes: String = FUNCTIONS
         .iter()
         .map(|name| {
@@ -101,28 +162,57 @@ fn script() -> String {
             )
         })
         .collect();
+    let lines: Vec<_> = watchers.iter().map(|watcher| watcher.line()).collect();
     format!(
         r#"
 trace=/sys/kernel/tracing
+{probes}
 work() {{ lab-vmm /in/work >/out/$1 2>&1; }}
-# Waits until a file has a line; not where the program has ended.
+# Waits until a file has a line, or for a while where none is to be waited for; not where the program has ended.
 awaits() {{
+  [ -n "$1" ] || sleep 20
   for second in $(seq 600); do
-    grep -q "$1" $2 && return 0
     kill -0 $3 2>/dev/null || return 1
+    grep -q "$1" $2 && return 0
     sleep 1
   done
   return 1
+}}
+# COMMAND..., while ftrace records
+traced() {{
+  echo 1 >$trace/events/cost/enable
+  echo 1 >$trace/events/kmem/mm_page_free/enable
+  "$@"
+  echo 0 >$trace/events/cost/enable
+  echo 0 >$trace/events/kmem/mm_page_free/enable
+  echo >$trace/trace
+}}
+# What the programs of a process took, by the kernel's statistics: the same work once more, which these make longer.
+programs() {{
+  echo 1 >/proc/sys/kernel/bpf_stats_enabled
+  lab-vmm /in/work >/dev/null 2>&1
+  echo 0 >/proc/sys/kernel/bpf_stats_enabled
+  for file in $(grep -l run_cnt /proc/$1/fdinfo/*); do
+    set -- $1 $(awk '/prog_tag/ {{ tag = $2 }} /run_time_ns/ {{ ns = $2 }} /run_cnt/ {{ n = $2 }} /verified/ {{ v = $2 }}
+      END {{ print tag, ns, n, v }}' $file)
+    name=$(grep -m 1 bpf_prog_$2_ /proc/kallsyms | awk '{{ sub("bpf_prog_[0-9a-f]*_", "", $3); print $3 }}')
+    [ $4 -gt 1000 ] && echo "$name: $4 runs of $(($3 * {khz} / 1000000 / $4)) instructions, $5 verified"
+  done | sort -u >/out/programs
 }}
 # NAME, what it says when it watches, PROGRAM...
 beside() {{
   name=$1 words=$2
   shift 2
+  if [ "${{1#/}}" != "$1" ] && [ ! -x $1 ]; then
+    echo 'cannot: it is not on this host' >/out/$name
+    return
+  fi
   "$@" >/tmp/$name.log 2>&1 </dev/null &
   pid=$!
   if awaits "$words" /tmp/$name.log $pid; then
     sleep 1
     work $name
+    [ $name = septwatch ] && programs $pid
   else
     echo "cannot: $(tail -n 3 /tmp/$name.log | tr '\n' ' ')" >/out/$name
   fi
@@ -130,43 +220,10 @@ beside() {{
   wait $pid
   cp /tmp/$name.log /out/$name.log
 }}
-work nothing
-beside empty '"type":"start"' septwatch-empty watch --json
-beside septwatch '"type":"start"' septwatch watch --json
-if [ -x /usr/bin/bpftrace ]; then
-  beside bpftrace attached /usr/bin/bpftrace /in/seamcalls.bt
-else
-  echo 'cannot: it is not on this host' >/out/bpftrace
-fi
-{probes}
-echo 1 >$trace/events/cost/enable
-echo 1 >$trace/events/kmem/mm_page_free/enable
-work kprobes
-echo 0 >$trace/events/cost/enable
-echo 0 >$trace/events/kmem/mm_page_free/enable
-echo >$trace/trace
-records() {{
-  name=$1
-  shift
-  if [ -x $1 ]; then
-    "$@" >/tmp/$name.log 2>&1 </dev/null &
-    pid=$!
-    sleep 20
-    if kill -0 $pid 2>/dev/null; then
-      work $name
-      kill -INT $pid
-    else
-      echo "cannot: $(tail -n 3 /tmp/$name.log | tr '\n' ' ')" >/out/$name
-    fi
-    wait $pid
-    cp /tmp/$name.log /out/$name.log
-  else
-    echo 'cannot: it is not on this host' >/out/$name
-  fi
-}}
-records perf /usr/bin/perf record -a -e 'cost:*' -e kmem:mm_page_free -o /tmp/perf.data
-records trace-cmd /usr/bin/trace-cmd record -q -e cost -e kmem:mm_page_free -o /tmp/trace.dat
-"#
+{lines}
+"#,
+        khz = machine::TSC_KHZ,
+        lines = lines.join("\n")
     )
 }
 
@@ -181,7 +238,18 @@ pub fn stripped_empty() -> PathBuf {
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, reason = "a test may stop at the first surprise")]
+    use std::collections::BTreeSet;
+
+    use clap::ValueEnum as _;
+
     use super::*;
+
+    #[test]
+    fn everybody_has_a_file_of_his_own() {
+        let files: BTreeSet<_> = Watcher::value_variants().iter().map(|watcher| watcher.file()).collect();
+        assert_eq!(files.len(), Watcher::value_variants().len());
+        assert!(!files.contains("") && script(&[Watcher::Perf]).contains("/usr/bin/perf record"));
+    }
 
     #[test]
     fn figures_are_read_from_what_the_vmm_says() {

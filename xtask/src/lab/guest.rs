@@ -197,7 +197,9 @@ impl Programs {
                 self.add_crash_kernel(&mut initrd, &boot)?;
             }
             if tools {
-                initrd.program("bin/septwatch-empty", &costs::stripped_empty())?;
+                if costs::stripped_empty().is_file() {
+                    initrd.program("bin/septwatch-empty", &costs::stripped_empty())?;
+                }
                 for tool in costs::TOOLS.map(Path::new).into_iter().filter(|tool| tool.is_file()) {
                     initrd.program(&tool.to_string_lossy()[1..], tool)?;
                 }

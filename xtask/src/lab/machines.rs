@@ -65,8 +65,15 @@ impl Machines {
     ///
     /// # Errors
     /// As for [`Self::prepare`].
-    pub fn prepare_with(image: &Image, septwatch: &Path, empty: &Path, wanted: Wanted) -> Result<Self> {
-        guest::strip(empty, &costs::stripped_empty())?;
+    pub fn prepare_with(
+        image: &Image,
+        septwatch: &Path,
+        empty: Option<&Path>,
+        wanted: Wanted,
+    ) -> Result<Self> {
+        if let Some(empty) = empty {
+            guest::strip(empty, &costs::stripped_empty())?;
+        }
         Self::prepare(image, Some(septwatch), [wanted])
     }
 

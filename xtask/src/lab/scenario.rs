@@ -6,6 +6,7 @@ use std::fs;
 use anyhow::{Context as _, Result};
 use serde::Deserialize;
 
+use super::adds::Adds;
 use super::agents::Agents;
 use super::machines::Wanted;
 use super::place;
@@ -148,6 +149,8 @@ pub struct Expectation {
     /// What each `back` of the script must answer first: `none`, `some` or `all`.
     #[serde(default)]
     pub back: Vec<String>,
+    /// Instructions that septwatch may add to each page's map, zap and release: it is started between two times of the work.
+    pub adds: Option<Adds>,
     /// What the console must contain, in this order, of a machine whose kernel ends.
     #[serde(default)]
     pub console: Vec<String>,

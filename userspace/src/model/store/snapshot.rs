@@ -6,14 +6,14 @@ use std::collections::HashSet;
 
 use septwatch_common::{
     Life, Line, Suspect, Td,
-    config::{BLOCK_SHIFT, MAX_TDS, MAX_WINDOWS, MAX_ZAPS},
+    config::{MAX_TDS, MAX_WINDOWS, MAX_ZAPS},
     tracker::Store,
     zap::{Zap, ZapKey},
 };
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::Ledger;
+use super::{CHUNK_SHIFT, Ledger};
 
 /// All that a ledger holds. Everything is in ascending order of its key, without doubles.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -147,7 +147,7 @@ impl Ledger {
         }
         for (pfn, line) in &snapshot.lines {
             if let Some(slot) = ledger.slot_or_new(*pfn) {
-                Store::open_lines(&mut ledger, *pfn, true);
+                ledger.mark(*pfn, true);
                 ledger.lines[slot] = *line;
             }
         }
@@ -184,7 +184,7 @@ impl Snapshot {
         ascending("lines", self.lines.iter().map(|(pfn, _)| *pfn))?;
         ascending("zaps", self.zaps.iter().map(|kept| kept.key))?;
         ascending("windows", self.windows.iter().map(|(pfn, _)| *pfn))?;
-        let chunks = self.lines.chunk_by(|(a, _), (b, _)| a >> BLOCK_SHIFT == b >> BLOCK_SHIFT);
+        let chunks = self.lines.chunk_by(|(a, _), (b, _)| a >> CHUNK_SHIFT == b >> CHUNK_SHIFT);
         at_most("chunks", chunks.count(), max_chunks)?;
         at_most("zaps", self.zaps.len(), MAX_ZAPS as usize)?;
         at_most("windows", self.windows.len(), MAX_WINDOWS as usize)
@@ -278,7 +278,7 @@ struct TdFields {
     cgroup: u64,
     zap_gfn: u64,
     zap_pfn: u64,
-    zap_called_ns: u64,
+    zap_called: u64,
     invalidation_ns: u64,
     bugged_ns: u64,
     failed_ns: u64,
