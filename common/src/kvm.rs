@@ -29,7 +29,7 @@ pub enum Point {
 pub const POINTS: usize = 9;
 
 /// Arguments of a point that are read, by position in the function; what each is, the program says that reads them.
-pub type PointArgs = [u8; 4];
+pub type PointArgs = [u64; 4];
 
 /// A member of a kernel structure whose offset the programs need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +71,7 @@ pub enum Member {
 pub const MEMBERS: usize = 15;
 
 /// "This kernel has no such member."
-pub const NO_MEMBER: u32 = u32::MAX;
+pub const NO_MEMBER: u64 = u64::MAX;
 
 /// `KVM_X86_TDX_VM` (arch/x86/include/uapi/asm/kvm.h).
 pub const TDX_VM: u8 = 5;

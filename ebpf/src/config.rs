@@ -10,7 +10,7 @@ use septwatch_common::kvm::{MEMBERS, Member, NO_MEMBER, POINTS, Point, PointArgs
 static VMEMMAP_BASE: Global<u64> = Global::new(0);
 /// log2 of the size of `struct page`, or 0xff where it is no power of two.
 #[unsafe(no_mangle)]
-static PAGE_STRUCT_SHIFT: Global<u8> = Global::new(6);
+static PAGE_STRUCT_SHIFT: Global<u64> = Global::new(6);
 /// Size of `struct page` in bytes.
 #[unsafe(no_mangle)]
 static PAGE_STRUCT_SIZE: Global<u64> = Global::new(64);
@@ -22,10 +22,10 @@ static TDR_PAGE: Global<u64> = Global::new(0);
 static TDVPR_PAGE: Global<u64> = Global::new(0);
 /// 1: the pointers of the observed functions are a process' (the demo), not the kernel's.
 #[unsafe(no_mangle)]
-static USER_MEMORY: Global<u8> = Global::new(0);
+static USER_MEMORY: Global<u64> = Global::new(0);
 /// See `septwatch_common::zap::TdNow::premap_exempt`.
 #[unsafe(no_mangle)]
-static PREMAP_EXEMPT: Global<u8> = Global::new(0);
+static PREMAP_EXEMPT: Global<u64> = Global::new(0);
 #[unsafe(no_mangle)]
 static SEAMCALL_SHAPES: [Shape; SHAPES] = [Shape::NONE; SHAPES];
 
@@ -33,10 +33,10 @@ static SEAMCALL_SHAPES: [Shape; SHAPES] = [Shape::NONE; SHAPES];
 static POINT_ARGS: [PointArgs; POINTS] = [[NO_ARGUMENT; 4]; POINTS];
 
 #[unsafe(no_mangle)]
-static MEMBER_OFFSETS: [u32; MEMBERS] = [NO_MEMBER; MEMBERS];
+static MEMBER_OFFSETS: [u64; MEMBERS] = [NO_MEMBER; MEMBERS];
 /// 1: the zapping function is given the frame itself, not the entry of the mirror page table.
 #[unsafe(no_mangle)]
-static ZAP_TAKES_PFN: Global<u8> = Global::new(0);
+static ZAP_TAKES_PFN: Global<u64> = Global::new(0);
 
 /// Address of `kvm_gmem_fallocate`; 0 where it is not known.
 #[unsafe(no_mangle)]
@@ -49,7 +49,7 @@ pub fn gmem_fallocate() -> u64 {
 
 /// 1: somebody wants to know how long SEAMCALLs take.
 #[unsafe(no_mangle)]
-static LATENCY: Global<u8> = Global::new(0);
+static LATENCY: Global<u64> = Global::new(0);
 
 #[inline(always)]
 pub fn latency() -> bool {
@@ -77,19 +77,12 @@ pub fn tdvpr_page_offset() -> u64 {
     TDVPR_PAGE.load()
 }
 
-/// The byte at `field` of the shape of a leaf's function: `offset_of!(Shape, td)`.
+/// What is at `field` of the shape of a leaf's function: `offset_of!(Shape, td)`.
 #[inline(always)]
-pub fn shape(leaf: Leaf, field: usize) -> u8 {
-    let shape = (&raw const SEAMCALL_SHAPES[leaf as usize]).cast::<u8>();
-    // SAFETY: in bounds, a leaf's number is below SHAPES; volatile, because userspace sets it before the load.
-    unsafe { shape.add(field).read_volatile() }
-}
-
-#[inline(always)]
-pub fn shape_flags(leaf: Leaf) -> u64 {
+pub fn shape(leaf: Leaf, field: usize) -> u64 {
     let shape = &raw const SEAMCALL_SHAPES[leaf as usize];
-    // SAFETY: as above.
-    unsafe { (&raw const (*shape).flags).read_volatile() }
+    // SAFETY: in bounds, a leaf's number is below SHAPES; volatile, because userspace sets it before the load.
+    unsafe { shape.byte_add(field).cast::<u64>().read_volatile() }
 }
 
 #[inline(always)]
@@ -99,7 +92,7 @@ pub fn zap_takes_pfn() -> bool {
 
 /// Position of an argument of a point that the program there reads; [`NO_ARGUMENT`]: this kernel does not pass it.
 #[inline(always)]
-pub fn point_arg(point: Point, n: usize) -> u8 {
+pub fn point_arg(point: Point, n: usize) -> u64 {
     let position = &raw const POINT_ARGS[point as usize][n];
     // SAFETY: in bounds; volatile, because userspace sets it before the load.
     unsafe { position.read_volatile() }
@@ -112,7 +105,7 @@ pub fn member(base: u64, member: Member) -> Option<u64> {
     // SAFETY: in bounds; volatile, because userspace sets it before the load.
     match unsafe { offset.read_volatile() } {
         NO_MEMBER => None,
-        offset => Some(base.wrapping_add(u64::from(offset))),
+        offset => Some(base.wrapping_add(offset)),
     }
 }
 

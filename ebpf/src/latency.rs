@@ -12,7 +12,6 @@ use aya_ebpf::{
 };
 
 use crate::{
-    config,
     maps::{ENTERED, Entered},
     task::now_ns,
 };
@@ -32,12 +31,9 @@ pub fn tdh_fentry(ctx: FEntryContext) -> i32 {
     0
 }
 
-/// When the call was entered that returns here; 0 where its entry was not seen, or where nobody asked.
+/// When the call was entered that returns here; 0 where its entry was not seen.
 #[inline(always)]
 pub fn entered_ns(ctx: &FExitContext) -> u64 {
-    if !config::latency() {
-        return 0;
-    }
     let thread = bpf_get_current_pid_tgid();
     // SAFETY: the value is copied at once; this thread alone writes it.
     let Some(entered) = (unsafe { ENTERED.get(thread) }).copied() else { return 0 };

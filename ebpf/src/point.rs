@@ -18,7 +18,7 @@ pub trait At {
     /// The program's context, for stacks.
     fn ctx(&self) -> *mut c_void;
     /// The argument at this position, as it was at entry.
-    fn position(&self, n: u8) -> Option<u64>;
+    fn position(&self, n: u64) -> Option<u64>;
     /// What the function returned; at entry, nothing that means anything.
     fn ret(&self) -> u64;
 
@@ -34,11 +34,11 @@ pub trait At {
 
 /// An argument of a function that a trampoline calls programs for.
 #[inline(always)]
-pub fn traced(ctx: *mut c_void, n: u8) -> Option<u64> {
+pub fn traced(ctx: *mut c_void, n: u64) -> Option<u64> {
     let mut value = 0;
     // The helper, because arguments read from the context are typed pointers, with which nobody may compute.
     // SAFETY: `value` is valid for writing.
-    let err = unsafe { bpf_get_func_arg(ctx, u32::from(n), &raw mut value) };
+    let err = unsafe { bpf_get_func_arg(ctx, n as u32, &raw mut value) };
     if err == 0 { Some(value) } else { None }
 }
 
@@ -49,7 +49,7 @@ impl At for FEntryContext {
     }
 
     #[inline(always)]
-    fn position(&self, n: u8) -> Option<u64> {
+    fn position(&self, n: u64) -> Option<u64> {
         traced(self.as_ptr(), n)
     }
 
@@ -66,7 +66,7 @@ impl At for FExitContext {
     }
 
     #[inline(always)]
-    fn position(&self, n: u8) -> Option<u64> {
+    fn position(&self, n: u64) -> Option<u64> {
         traced(self.as_ptr(), n)
     }
 
@@ -83,8 +83,8 @@ impl At for ProbeContext {
     }
 
     #[inline(always)]
-    fn position(&self, n: u8) -> Option<u64> {
-        ProbeContext::arg::<u64>(self, usize::from(n))
+    fn position(&self, n: u64) -> Option<u64> {
+        ProbeContext::arg::<u64>(self, n as usize)
     }
 
     #[inline(always)]
@@ -114,8 +114,8 @@ impl At for Probed<'_> {
     }
 
     #[inline(always)]
-    fn position(&self, n: u8) -> Option<u64> {
-        self.args.get(usize::from(n)).copied()
+    fn position(&self, n: u64) -> Option<u64> {
+        self.args.get(n as usize).copied()
     }
 
     #[inline(always)]

@@ -71,7 +71,6 @@ const fn is_timed(leaf: Leaf) -> bool {
 fn decode(leaf: Leaf, returned: &impl At, mut now_ns: u64) -> Option<Call> {
     let status = Status(returned.ret());
     let failed = !status.is_success();
-    let flags = config::shape_flags(leaf);
     let (mut ext_err1, mut ext_err2) = (0, 0);
     if failed || matches!(leaf, Leaf::MemPageRemove) {
         ext_err1 = ext_err(argument(returned, leaf, offset_of!(Shape, ext_err1))?);
@@ -79,25 +78,48 @@ fn decode(leaf: Leaf, returned: &impl At, mut now_ns: u64) -> Option<Call> {
     if failed {
         ext_err2 = ext_err(argument(returned, leaf, offset_of!(Shape, ext_err2))?);
     }
-    let pfn = match argument(returned, leaf, offset_of!(Shape, page))? {
+    let page = match leaf {
+        Leaf::MemRangeBlock | Leaf::MemTrack => None,
+        _ => argument(returned, leaf, offset_of!(Shape, page))?,
+    };
+    let pfn = match page {
         None if matches!(leaf, Leaf::MemPageRemove) && !failed => removed(core::mem::take(&mut ext_err1)),
         None => PFN_UNKNOWN,
-        Some(page) if flags & Shape::PFN != 0 => page,
+        Some(page) if config::shape(leaf, offset_of!(Shape, flags)) & Shape::PFN != 0 => page,
         Some(page) => config::pfn_of(page),
     };
-    let gfn = argument(returned, leaf, offset_of!(Shape, gpa))?.map_or(0, |gpa| gpa >> 12);
-    let level = match argument(returned, leaf, offset_of!(Shape, level))? {
-        None => Level::L4K,
-        Some(level) => Shape::level_of(flags, level & 0xff)?,
+    // Not every function is asked for what few have.
+    let (is_of_gpa, is_of_vcpu) = (
+        matches!(
+            leaf,
+            Leaf::MemPageAdd
+                | Leaf::MemPageAug
+                | Leaf::MemSeptAdd
+                | Leaf::MemRangeBlock
+                | Leaf::MemPageRemove
+        ),
+        matches!(leaf, Leaf::VpCreate | Leaf::VpAddcx),
+    );
+    let (mut gfn, mut level) = (0, Level::L4K);
+    if is_of_gpa {
+        gfn = argument(returned, leaf, offset_of!(Shape, gpa))?.map_or(0, |gpa| gpa >> 12);
+        if let Some(given) = argument(returned, leaf, offset_of!(Shape, level))? {
+            level = Shape::level_of(config::shape(leaf, offset_of!(Shape, flags)), given & 0xff)?;
+        }
+    }
+    let hkid = match leaf {
+        Leaf::MngCreate | Leaf::PhymemPageWbinvd => {
+            argument(returned, leaf, offset_of!(Shape, hkid))?.unwrap_or(0) as u16
+        }
+        _ => 0,
     };
-    let hkid = argument(returned, leaf, offset_of!(Shape, hkid))?.unwrap_or(0) as u16;
     let tdr = match argument(returned, leaf, offset_of!(Shape, td))? {
         None => PFN_UNKNOWN,
         // What was at this address before, if anything, was another TD.
         Some(at) if matches!(leaf, Leaf::MngCreate) => store::read_tdr(at)?,
         Some(at) => store::tdr_at(at)?,
     };
-    let tdvpr = match argument(returned, leaf, offset_of!(Shape, vp))? {
+    let tdvpr = match if is_of_vcpu { argument(returned, leaf, offset_of!(Shape, vp))? } else { None } {
         None => PFN_UNKNOWN,
         Some(at) => config::pfn_of(config::read_word(at + config::tdvpr_page_offset())?),
     };
@@ -188,9 +210,13 @@ macro_rules! seamcalls {
         #[fexit]
         pub fn $fexit(ctx: FExitContext) -> i32 {
             empty_ends!();
-            let now_ns = if config::latency() { now_ns() } else { 0 };
             debug!(&ctx, "{} returned", stringify!($fexit));
-            returned(Leaf::$leaf, &ctx, latency::entered_ns(&ctx), now_ns);
+            let (mut entered_ns, mut ended_ns) = (0, 0);
+            if config::latency() {
+                ended_ns = now_ns();
+                entered_ns = latency::entered_ns(&ctx);
+            }
+            returned(Leaf::$leaf, &ctx, entered_ns, ended_ns);
             0
         }
 

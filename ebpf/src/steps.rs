@@ -20,13 +20,13 @@ use crate::{
 
 /// An index of a TD as a number; 0: none.
 #[inline(always)]
-fn number(td: Option<u16>) -> u32 {
-    td.map_or(0, u32::from)
+fn number(td: Option<u16>) -> u64 {
+    td.map_or(0, u64::from)
 }
 
 /// A TD's index; 0: none.
 #[inline(always)]
-fn index(td: u32) -> Option<u16> {
+fn index(td: u64) -> Option<u16> {
     if td == 0 { None } else { Some(td as u16) }
 }
 
@@ -37,7 +37,7 @@ pub fn td_of(tdr: u64) -> Option<u16> {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn step_td_of(tdr: u64) -> u32 {
+extern "C" fn step_td_of(tdr: u64) -> u64 {
     number(tracker::td_of(&mut Maps, tdr))
 }
 
@@ -76,20 +76,20 @@ pub fn closed(pfn: u64, line: Line, lent: bool) {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn step_closed(pfn: u64, line: u64, lent: u32) -> u32 {
+extern "C" fn step_closed(pfn: u64, line: u64, lent: u32) -> u64 {
     tracker::closed(&mut Maps, pfn, Line(line), lent != 0);
     0
 }
 
 #[inline(always)]
 pub fn doubts(td: u16) -> Suspect {
-    Suspect(step_doubts(u32::from(td)))
+    Suspect(step_doubts(u32::from(td)) as u32)
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn step_doubts(td: u32) -> u32 {
-    tracker::doubts(&mut Maps, td as u16).0
+extern "C" fn step_doubts(td: u32) -> u64 {
+    u64::from(tracker::doubts(&mut Maps, td as u16).0)
 }
 
 #[inline(always)]
@@ -99,7 +99,7 @@ pub fn life(td: u16, life: Life) {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn step_life(td: u32, life: u32) -> u32 {
+extern "C" fn step_life(td: u32, life: u32) -> u64 {
     store::life(td as u16, life as u8);
     0
 }
@@ -111,10 +111,10 @@ pub fn release(pfn: u64, batched: bool, now_ns: u64, out: &mut MaybeUninit<Findi
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn step_release(pfn: u64, batched: u32, now_ns: u64, out: *mut MaybeUninit<Finding>) -> u32 {
+extern "C" fn step_release(pfn: u64, batched: u32, now_ns: u64, out: *mut MaybeUninit<Finding>) -> u64 {
     // SAFETY: null or `release`'s.
     let Some(out) = (unsafe { out.as_mut() }) else { return 0 };
-    u32::from(tracker::release(&mut Maps, pfn, batched != 0, now_ns, out))
+    u64::from(tracker::release(&mut Maps, pfn, batched != 0, now_ns, out))
 }
 
 #[inline(always)]
@@ -124,10 +124,10 @@ pub fn allocation(pfn: u64, now_ns: u64, out: &mut MaybeUninit<Finding>) -> bool
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn step_allocation(pfn: u64, now_ns: u64, out: *mut MaybeUninit<Finding>) -> u32 {
+extern "C" fn step_allocation(pfn: u64, now_ns: u64, out: *mut MaybeUninit<Finding>) -> u64 {
     // SAFETY: null or `allocation`'s.
     let Some(out) = (unsafe { out.as_mut() }) else { return 0 };
-    u32::from(tracker::allocation(&mut Maps, pfn, now_ns, out))
+    u64::from(tracker::allocation(&mut Maps, pfn, now_ns, out))
 }
 
 #[inline(always)]
@@ -142,7 +142,7 @@ pub fn zap(td: u16, key: ZapKey) -> Option<Zap> {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn step_zap(td: u32, gfn: u64, id: u32, out: *mut MaybeUninit<Zap>) -> u32 {
+extern "C" fn step_zap(td: u32, gfn: u64, id: u32, out: *mut MaybeUninit<Zap>) -> u64 {
     // SAFETY: null or `zap`'s.
     let Some(out) = (unsafe { out.as_mut() }) else { return 0 };
     let Some(zap) = hand::find(td as u16, ZapKey { gfn, td: id, zero: 0 }) else { return 0 };
@@ -157,8 +157,8 @@ pub fn take_zap(td: u16, key: ZapKey) -> bool {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn step_take_zap(td: u32, gfn: u64, id: u32) -> u32 {
-    u32::from(hand::exchange(td as u16, ZapKey { gfn, td: id, zero: 0 }).is_some())
+extern "C" fn step_take_zap(td: u32, gfn: u64, id: u32) -> u64 {
+    u64::from(hand::exchange(td as u16, ZapKey { gfn, td: id, zero: 0 }).is_some())
 }
 
 #[inline(always)]
@@ -168,7 +168,7 @@ pub fn follow_rules(finding: &Finding, rules: u32, now_ns: u64) {
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn step_follow_rules(finding: *const Finding, rules: u32, now_ns: u64) -> u32 {
+extern "C" fn step_follow_rules(finding: *const Finding, rules: u32, now_ns: u64) -> u64 {
     // SAFETY: null or `follow_rules`'.
     let Some(finding) = (unsafe { finding.as_ref() }) else { return 0 };
     react::follow(finding, rules, now_ns);

@@ -60,6 +60,15 @@ pub fn tdr_at(at: u64) -> Option<u64> {
     steps::find_tdr(at)
 }
 
+/// The TD that this CPU looked for last, if its TDR is this.
+#[inline(always)]
+fn last_with(tdr: u64) -> Option<u16> {
+    // SAFETY: points into this CPU's value.
+    let index = unsafe { *LAST_TD.get_ptr(0)? };
+    let is_it = Maps.living(index).is_some_and(|record| record.tdr == tdr);
+    if is_it { Some(index as u16) } else { None }
+}
+
 /// The same of another than the last, which it is from now on.
 #[inline(always)]
 pub fn find_tdr(at: u64) -> Option<u64> {
@@ -182,11 +191,8 @@ impl Store for Maps {
 
     #[inline(always)]
     fn td(&mut self, tdr: u64) -> Option<u16> {
-        let last = LAST_TD.get_ptr(0)?;
-        // SAFETY: points into this CPU's value.
-        let index = unsafe { *last };
-        if self.living(index).is_some_and(|record| record.tdr == tdr) {
-            return Some(index as u16);
+        if let Some(index) = last_with(tdr) {
+            return Some(index);
         }
         // SAFETY: the value is copied at once; entries are preallocated.
         let index = *unsafe { TD_BY_TDR.get(tdr) }?;
@@ -279,7 +285,10 @@ impl Store for Maps {
 
     #[inline(always)]
     fn td_of(&mut self, tdr: u64) -> Option<u16> {
-        steps::td_of(tdr)
+        match last_with(tdr) {
+            None => steps::td_of(tdr),
+            known => known,
+        }
     }
 
     #[inline(always)]
@@ -299,6 +308,10 @@ impl Store for Maps {
 
     #[inline(always)]
     fn each<E: Each<Self>>(&mut self, frames: u64, each: &mut E) {
+        // Nearly always; a loop costs more than its turn.
+        if frames == 1 {
+            return each.one(self, 0);
+        }
         let callback = nth::<E> as *mut c_void;
         // SAFETY: `nth` has the signature that the helper asks for, and `each` outlives the loop.
         unsafe { bpf_loop(frames as u32, callback, core::ptr::from_mut(each).cast(), 0) };

@@ -80,7 +80,7 @@ pub struct Settings {
     /// Where KVM's own functions have theirs.
     pub points: [PointArgs; POINTS],
     /// Where the members lie that the programs read.
-    pub members: [u32; MEMBERS],
+    pub members: [u64; MEMBERS],
     /// Whether KVM's zapping function is given the frame itself, not an entry of the mirror page table.
     pub zap_takes_pfn: bool,
     /// Address of `kvm_gmem_fallocate`; 0 where it is not known.
@@ -151,20 +151,21 @@ pub fn marks(highest_pfn: u64) -> u64 {
 pub fn load(settings: &Settings, btf: Option<&Btf>) -> Result<Ebpf, LoadError> {
     let chunks = u32::try_from(chunks(settings.frames, settings.ledger_limit)).unwrap_or(u32::MAX);
     let marks = u32::try_from(marks(settings.highest_pfn)).unwrap_or(u32::MAX);
-    let shift =
-        if settings.page.size.is_power_of_two() { settings.page.size.trailing_zeros() as u8 } else { 0xff };
-    let mut shapes = [0; SHAPES * size_of::<Shape>()];
-    for at in 0..SHAPES {
+    let shift = match settings.page.size {
+        size if size.is_power_of_two() => u64::from(size.trailing_zeros()),
+        _ => 0xff,
+    };
+    let shape_at = |at| {
         let known = settings.shapes.iter().find(|(leaf, _)| *leaf as usize == at);
-        let shape = known.map_or(Shape::NONE, |(_, shape)| *shape);
-        shapes[at * 16..][..16].copy_from_slice(&shape.to_bytes());
-    }
-    let points = settings.points.concat();
-    let members: Vec<u8> = settings.members.iter().flat_map(|offset| offset.to_ne_bytes()).collect();
-    let takes_pfn = u8::from(settings.zap_takes_pfn);
-    let user = u8::from(settings.memory == Memory::User);
-    let exempt = u8::from(settings.premap_exempt);
-    let latency = u8::from(settings.latency);
+        known.map_or(Shape::NONE, |(_, shape)| *shape)
+    };
+    let shapes: Vec<u8> = (0..SHAPES).flat_map(|at| shape_at(at).to_bytes()).collect();
+    let bytes = |numbers: &[u64]| numbers.iter().flat_map(|number| number.to_ne_bytes()).collect::<Vec<_>>();
+    let (points, members) = (bytes(settings.points.as_flattened()), bytes(&settings.members));
+    let takes_pfn = u64::from(settings.zap_takes_pfn);
+    let user = u64::from(settings.memory == Memory::User);
+    let exempt = u64::from(settings.premap_exempt);
+    let latency = u64::from(settings.latency);
     let mut loader = EbpfLoader::new();
     loader
         .btf(btf)

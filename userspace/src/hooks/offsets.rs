@@ -88,7 +88,7 @@ offsets! {
 
 impl Offsets {
     /// The members that the programs at KVM's functions read, as they take them.
-    pub fn members(&self) -> [u32; MEMBERS] {
+    pub fn members(&self) -> [u64; MEMBERS] {
         let mut members = [NO_MEMBER; MEMBERS];
         let td = self.kvm_tdx_td.zip(self.kvm_tdx_kvm).and_then(|(td, kvm)| td.checked_sub(kvm));
         for (member, offset) in [
@@ -108,7 +108,7 @@ impl Offsets {
             (Member::FilePrivateData, self.file_private_data),
             (Member::InodeIRdev, self.inode_i_rdev),
         ] {
-            members[member as usize] = offset.unwrap_or(NO_MEMBER);
+            members[member as usize] = offset.map_or(NO_MEMBER, u64::from);
         }
         members
     }

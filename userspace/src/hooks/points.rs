@@ -103,7 +103,7 @@ pub fn args(plan: &Plan) -> [PointArgs; POINTS] {
     for spec in &POINT_HOOKS {
         let Some(bound) = plan.hook(spec.hook).and_then(|hook| hook.bound()) else { continue };
         for (position, roles) in args[spec.point as usize].iter_mut().zip(spec.roles) {
-            *position = roles.iter().find_map(|role| bound.shape.index(*role)).unwrap_or(NO_ARGUMENT);
+            *position = roles.iter().find_map(|role| bound.shape.index(*role)).map_or(NO_ARGUMENT, u64::from);
         }
     }
     args

@@ -304,7 +304,7 @@ pub fn live(options: &Options, plan: Option<Plan>) -> Result<(Kernel, Opened), O
 
 /// A shape of the plan as the programs take it.
 fn shape_of(shape: &PlanShape) -> Shape {
-    let at = |role| shape.index(role).unwrap_or(NO_ARGUMENT);
+    let at = |role| shape.index(role).map_or(NO_ARGUMENT, u64::from);
     let mut flags = 0;
     if shape.level_unit == Some(LevelUnit::PgLevel) {
         flags |= Shape::PG_LEVEL;
@@ -327,7 +327,7 @@ fn shape_of(shape: &PlanShape) -> Shape {
 
 /// Where the demo's functions have their arguments: `userspace/src/source/demo/module/calls.rs`.
 fn demo_shape(leaf: Leaf, kernel: module::Shape) -> Shape {
-    const N: u8 = NO_ARGUMENT;
+    const N: u64 = NO_ARGUMENT;
     let new = kernel == module::Shape::V7_3;
     let level = if new { Shape::PG_LEVEL } else { 0 };
     let page = if new { Shape::PFN } else { 0 };
