@@ -136,7 +136,7 @@ impl Live {
         options: &Options,
         pages: bool,
     ) -> Result<Self> {
-        Self::begin_confined(command, watching, policing, options, pages, |_, _| Ok(None))
+        Self::begin_confined(command, watching, policing, options, pages, |_| Ok(None))
     }
 
     /// The same; `confine` gives up what is not needed with the policy, when all is attached and before anything else is
@@ -150,7 +150,7 @@ impl Live {
         policing: &Policing,
         options: &Options,
         pages: bool,
-        confine: impl FnOnce(&Opened, Option<&Policy>) -> Result<Option<Kept>>,
+        confine: impl FnOnce(Option<&Policy>) -> Result<Option<Kept>>,
     ) -> Result<Self> {
         open::check_capabilities()?;
         let (prepared, plan) = policing.prepare(options)?.unzip();
@@ -175,7 +175,7 @@ impl Live {
             // A reader that died leaves the addresses.
             let _ = reader.join();
         }
-        let kept = confine(&opened, prepared.as_ref().map(Prepared::policy))?;
+        let kept = confine(prepared.as_ref().map(Prepared::policy))?;
         let guard = match prepared {
             None => None,
             Some(_) if !opened.reactions.cover(needs) && !policing.allow_degraded => bail!(
