@@ -53,7 +53,9 @@ fn main() -> Result<()> {
         strip(&built).with_context(|| format!("cannot strip {}", built.display()))?;
         fs::rename(&built, out.join(name)).with_context(|| format!("cannot rename {}", built.display()))?;
     }
-    strip(&out.join("septwatch-calibrate")).context("cannot strip septwatch-calibrate")?;
+    for name in ["septwatch-calibrate", "septwatch-lookups"] {
+        strip(&out.join(name)).with_context(|| format!("cannot strip {name}"))?;
+    }
     // Whoever takes over a ledger that another process left must have the same programs.
     let object = out.join("septwatch-bpf");
     let bytes = fs::read(&object).with_context(|| format!("cannot read {}", object.display()))?;

@@ -94,10 +94,13 @@ pub const MAX_ZAPS: u32 = 1 << 18;
 pub const MAX_WINDOWS: u32 = 1 << 16;
 
 /// Frames of which it is remembered how they left their guest_memfd, until they are released.
-pub const MAX_LET_GO: u32 = 1 << 14;
+pub const MAX_LET_GO: u32 = 1 << 13;
 
 /// Threads of which it is remembered what they are doing to a guest_memfd.
 pub const MAX_GMEM_OPS: u32 = 1 << 12;
+
+/// Threads that can be in a probed function at the same time, where entry and return are probed apart.
+pub const MAX_PROBED: u32 = 1 << 14;
 
 /// Threads that can be in a SEAMCALL's function at the same time while its latency is measured.
 pub const MAX_ENTERED: u32 = 1 << 14;

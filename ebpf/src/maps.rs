@@ -8,7 +8,8 @@ use aya_ebpf::{
 use septwatch_common::{
     Td,
     config::{
-        CHUNK, Control, Counters, MAX_ENTERED, MAX_GMEM_OPS, MAX_LET_GO, MAX_TDS, MAX_WINDOWS, MAX_ZAPS,
+        CHUNK, Control, Counters, MAX_ENTERED, MAX_GMEM_OPS, MAX_LET_GO, MAX_PROBED, MAX_TDS, MAX_WINDOWS,
+        MAX_ZAPS,
     },
     react::{Cordon, Cordoned, CrashNote, Held, MAX_HELD, QUICK_RULES, QuickRule, TdRules},
     wire::{LetGo, SeamcallOk, ViolationEvent},
@@ -108,12 +109,13 @@ pub struct Kept {
     /// When it was entered; 0 where nobody asked for latencies.
     pub entered_ns: u64,
 }
-/// The probed functions that threads are in, where entry and return are probed apart.
+/// The probed functions that threads are in, where entry and return are probed apart; userspace leaves room for one where
+/// they are not.
 #[btf_map]
-pub static CALLS: HashMap<u64, Kept, 16384> = HashMap::new();
+pub static CALLS: HashMap<u64, Kept, { MAX_PROBED as usize }> = HashMap::new();
 /// The same of KVM's own functions, which call each other: by thread and point.
 #[btf_map]
-pub static POINT_CALLS: HashMap<[u64; 2], [u64; 6], 16384> = HashMap::new();
+pub static POINT_CALLS: HashMap<[u64; 2], [u64; 6], { MAX_PROBED as usize }> = HashMap::new();
 
 /// A function with fexit that a thread is in.
 #[repr(C)]

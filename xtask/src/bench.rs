@@ -2,10 +2,17 @@
 //! must not exceed is a limit, and a limit that is broken is exit code 1.
 
 mod agent;
+mod beside;
+mod builds;
+mod day;
+mod events;
 mod fleet;
 mod hooks;
+mod latency;
+mod ledger;
 mod recording;
 mod seamcalls;
+mod statistics;
 mod trace_cmd;
 mod view;
 mod watchers;
@@ -31,8 +38,16 @@ pub enum Task {
     Seamcalls(seamcalls::Options),
     /// The agent: until it watches, memory, CPU, and how soon it and its outputs know of a violation.
     Agent(agent::Options),
+    /// A whole workload: a build on all CPUs, with nothing attached, empty programs, septwatch.
+    Builds(builds::Options),
+    /// Records on their way to the reader: how many a second, where loss begins, what one costs.
+    Events(events::Options),
     /// The allocator's hooks: what a release costs with septwatch, an empty program, bpftrace, perf, trace-cmd.
     Hooks(hooks::Options),
+    /// From a violation to a JSON line, a metric and a screen.
+    Latency(latency::Options),
+    /// The ledger at 1 TiB and 6 TiB of memory: what it takes, and what look-ups, opening and closing lines cost.
+    Ledger(ledger::Options),
     /// Recordings: loss, size, replay; side by side with trace-cmd.
     Recording(recording::Options),
     /// `septwatch top`: first frame, CPU while nothing happens, and with a storm behind it; drawing of a huge host.
@@ -49,7 +64,11 @@ pub fn run(task: Task) -> Result<ExitCode> {
     let (name, rows) = match task {
         Task::Seamcalls(options) => ("seamcalls", seamcalls::run(&options)?),
         Task::Agent(options) => ("agent", agent::run(&options)?),
+        Task::Builds(options) => ("builds", builds::run(&options)?),
+        Task::Events(options) => ("events", events::run(&options)?),
         Task::Hooks(options) => ("hooks", hooks::run(&options)?),
+        Task::Latency(options) => ("latency", latency::run(&options)?),
+        Task::Ledger(options) => ("ledger", ledger::run(&options)?),
         Task::Recording(options) => ("recording", recording::run(&options)?),
         Task::View(options) => ("view", view::run(&options)?),
         Task::Fleet(options) => ("fleet", fleet::run(&options)?),
@@ -141,12 +160,6 @@ fn cpu_of(pid: u32, span: Duration) -> Result<f64> {
 /// Whether a septwatch has attached all its hooks and acts its demo out: then that has a thread.
 fn acts(pid: u32) -> bool {
     threads(pid).iter().any(|(name, _)| name == "septwatch-demo")
-}
-
-/// The middle of several measurements.
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 fn write(name: &str, rows: &[Row]) -> Result<()> {

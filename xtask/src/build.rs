@@ -14,12 +14,15 @@ use crate::{run, setup};
 /// What is tested beside what is shipped: features of septwatch, as cargo has them for a workspace.
 pub const TESTED: [&str; 2] = ["--features", "septwatch/otlp"];
 
+/// What is shipped, as cargo has it.
+const BINARY: [&str; 2] = ["--bin", "septwatch"];
+
 /// Builds the release binary as it is shipped and returns its path.
 ///
 /// # Errors
 /// The build fails; cargo has shown why.
 pub fn septwatch() -> Result<PathBuf> {
-    build(&[])
+    build(&BINARY)
 }
 
 /// Builds the release binary with all that is tested and returns its path, which is the same.
@@ -27,7 +30,7 @@ pub fn septwatch() -> Result<PathBuf> {
 /// # Errors
 /// The build fails; cargo has shown why.
 pub fn tested() -> Result<PathBuf> {
-    build(&TESTED)
+    build(&[&BINARY[..], &TESTED].concat())
 }
 
 /// Builds a release binary whose eBPF programs do nothing, and returns its path, which is its own.
@@ -35,17 +38,25 @@ pub fn tested() -> Result<PathBuf> {
 /// # Errors
 /// The build fails; cargo has shown why.
 pub fn empty() -> Result<PathBuf> {
-    let built = build(&["--features", "septwatch/empty-programs"])?;
+    let built = build(&[&BINARY[..], &["--features", "septwatch/empty-programs"]].concat())?;
     let kept = built.with_file_name("septwatch-empty");
     fs::copy(&built, &kept).with_context(|| format!("cannot copy {}", built.display()))?;
     Ok(kept)
 }
 
-fn build(features: &[&str]) -> Result<PathBuf> {
+/// Builds one of septwatch's examples, and returns its path.
+///
+/// # Errors
+/// The build fails; cargo has shown why.
+pub fn example(name: &str) -> Result<PathBuf> {
+    build(&["--example", name])
+}
+
+fn build(what: &[&str]) -> Result<PathBuf> {
     let start = Instant::now();
     let mut cargo = setup::cargo()?;
-    cargo.args(["build", "--locked", "--release", "--package", "septwatch", "--bin", "septwatch"]);
-    cargo.args(features);
+    cargo.args(["build", "--locked", "--release", "--package", "septwatch"]);
+    cargo.args(what);
     // The messages name the executable, wherever the person's cargo configuration lets targets go.
     cargo.arg("--message-format=json-render-diagnostics").stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = cargo.spawn().with_context(|| format!("cannot run `{}`", run::line(&cargo)))?;

@@ -136,7 +136,7 @@ impl Live {
         options: &Options,
         pages: bool,
     ) -> Result<Self> {
-        Self::begin_confined(command, watching, policing, options, pages, |_, _| Ok(None))
+        Self::begin_confined(command, watching, policing, options, pages, |_| Ok(None))
     }
 
     /// The same; `confine` gives up what is not needed with the policy, when all is attached and before anything else is
@@ -150,7 +150,7 @@ impl Live {
         policing: &Policing,
         options: &Options,
         pages: bool,
-        confine: impl FnOnce(&Opened, Option<&Policy>) -> Result<Option<Kept>>,
+        confine: impl FnOnce(Option<&Policy>) -> Result<Option<Kept>>,
     ) -> Result<Self> {
         open::check_capabilities()?;
         let (prepared, plan) = policing.prepare(options)?.unzip();
@@ -175,7 +175,7 @@ impl Live {
             // A reader that died leaves the addresses.
             let _ = reader.join();
         }
-        let kept = confine(&opened, prepared.as_ref().map(Prepared::policy))?;
+        let kept = confine(prepared.as_ref().map(Prepared::policy))?;
         let guard = match prepared {
             None => None,
             Some(_) if !opened.reactions.cover(needs) && !policing.allow_degraded => bail!(
@@ -226,6 +226,12 @@ impl Live {
     }
 }
 
+/// How often it is looked for page records, which wake nobody; and how soon again after many of them: a quarter of what the
+/// usual ring holds.
+const TICK: Duration = Duration::from_millis(100);
+const SOON: Duration = Duration::from_millis(10);
+const MANY: usize = 20_000;
+
 /// What ended a moment of waiting.
 enum Woken {
     /// Something may have arrived.
@@ -255,7 +261,7 @@ pub(super) async fn follow(
         Some(signals) => signals,
         None => Signals::caught()?,
     };
-    let mut tick = time::interval(Duration::from_millis(100));
+    let mut tick = time::interval(TICK);
     let end = until.duration.map(|duration| Instant::now() + duration);
     loop {
         let woken = tokio::select! {
@@ -282,7 +288,7 @@ pub(super) async fn follow(
             () = interrupts.received() => Woken::Over(Why::Stopped),
         };
         let symbols = symbols.get().unwrap_or(&none);
-        let mut found = false;
+        let (mut found, mut pages) = (false, 0);
         for vital in [true, false] {
             let mut handed = Ok(());
             session.pump_one(vital, |event, verdict| {
@@ -290,6 +296,7 @@ pub(super) async fn follow(
                     return;
                 }
                 found |= verdict.is_some();
+                pages += usize::from(!vital);
                 if let Some(guard) = guard.as_deref_mut() {
                     guard.saw(&event, verdict.as_ref());
                 }
@@ -302,6 +309,9 @@ pub(super) async fn follow(
             }
         }
         sink.pumped(session, guard.as_deref_mut())?;
+        if pages > MANY {
+            tick.reset_after(SOON);
+        }
         let mut over = None;
         match (woken, guard.as_deref_mut()) {
             (Woken::Over(why), _) => over = Some(why),

@@ -102,7 +102,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
     }
     let options = Options { kprobes: args.kprobes, ..args.watching.options() };
     let mut live = Live::begin("record", &args.watching, &args.policing, &options, args.events == What::All)?;
-    let (plan, ledger) = recording::of_opened(&live.opened, &options)?;
+    let (plan, ledger) = recording::of_opened(&live.opened);
     let header = recording::header(args.events, Origin::Live, live.session.kernel(), plan, &options, ledger);
     let state = State::of_tds(live.session.kernel().tds()?);
     let files = match args.last {

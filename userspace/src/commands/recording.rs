@@ -9,7 +9,7 @@ use crate::{
     hooks::{
         attach,
         host::{Memory, build_id, tdx_module},
-        plan::{Hook, Plan, State as Bound},
+        pins::HookNote,
     },
     model::verdict::Verdict,
     recording::{
@@ -25,7 +25,7 @@ use crate::{
     source::{
         event::Event,
         kernel::{Kernel, KernelError},
-        open::{self, Opened, Options},
+        open::{Opened, Options},
         session::Session,
     },
     view::stack::Places,
@@ -73,28 +73,11 @@ pub fn running_kernel() -> KernelFacts {
 }
 
 /// The hooks and the ledger of programs that run here, as a recording tells them.
-///
-/// # Errors
-/// Another process attached them, and the kernel's plan cannot be made.
-pub fn of_opened(opened: &Opened, options: &Options) -> Result<(Vec<HookFact>, LedgerFacts)> {
-    let plan = match &opened.plan {
-        Some(plan) => hooks(plan),
-        None => hooks(&open::plan_for(options)?),
-    };
+pub fn of_opened(opened: &Opened) -> (Vec<HookFact>, LedgerFacts) {
+    let fact = |HookNote { name, bound, missing }: HookNote| HookFact { name, bound, missing };
+    let plan = opened.told.iter().cloned().map(fact).collect();
     let premap_exempt = opened.plan.as_ref().is_some_and(|plan| plan.offsets.kvm_tdx_nr_premapped.is_some());
-    Ok((plan, LedgerFacts { premap_exempt, taken_over: opened.taken_over, ..LedgerFacts::default() }))
-}
-
-/// A plan as a recording tells it.
-pub fn hooks(plan: &Plan) -> Vec<HookFact> {
-    let fact = |hook: &Hook| {
-        let (bound, missing) = match &hook.state {
-            Bound::Bound(bound) => (Some(bound.to_string()), None),
-            Bound::Missing { reason } => (None, Some(reason.to_string())),
-        };
-        HookFact { name: hook.name.to_owned(), bound, missing }
-    };
-    plan.hooks.iter().map(fact).collect()
+    (plan, LedgerFacts { premap_exempt, taken_over: opened.taken_over, ..LedgerFacts::default() })
 }
 
 /// The hooks of the demo.

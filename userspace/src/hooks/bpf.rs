@@ -13,6 +13,7 @@ use std::{
     path::Path,
 };
 
+use aya::Pod;
 use aya_obj::generated::{
     bpf_attach_type, bpf_attr, bpf_btf_info, bpf_cmd, bpf_func_info, bpf_insn, bpf_prog_info, bpf_prog_type,
 };
@@ -242,6 +243,32 @@ pub fn loaded_ns(program: BorrowedFd<'_>) -> Result<u64, BpfError> {
     let mut info: bpf_prog_info = unsafe { mem::zeroed() };
     info_of(program, &mut info).map_err(refused("OBJ_GET_INFO_BY_FD"))?;
     Ok(info.load_time)
+}
+
+/// The first `count` values of an array, in one call: one for each would take several times as long.
+///
+/// # Errors
+/// The kernel refuses.
+pub fn values<V: Pod>(array: BorrowedFd<'_>, count: u32) -> Result<Vec<V>, BpfError> {
+    // SAFETY: plain data, for which all zeros are valid.
+    let mut values: Vec<V> = vec![unsafe { mem::zeroed() }; count as usize];
+    // The kernel tells them, too, and where it stopped.
+    let (mut keys, mut next) = (vec![0_u32; count as usize], 0_u32);
+    let mut attr = zeroed();
+    attr.batch.map_fd = array.as_raw_fd() as u32;
+    attr.batch.out_batch = (&raw mut next) as u64;
+    attr.batch.keys = keys.as_mut_ptr() as u64;
+    attr.batch.values = values.as_mut_ptr() as u64;
+    attr.batch.count = count;
+    match bpf(bpf_cmd::BPF_MAP_LOOKUP_BATCH, &mut attr) {
+        // The array ends there.
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(refused("MAP_LOOKUP_BATCH")(error)),
+        _ => {
+            // SAFETY: the field of the union that was used above; the kernel wrote how many there were.
+            values.truncate(unsafe { attr.batch.count } as usize);
+            Ok(values)
+        }
+    }
 }
 
 /// What the kernel tells of an object, in the struct of its kind; what that points to stays as long as the call.

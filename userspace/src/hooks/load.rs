@@ -5,7 +5,7 @@
 use aya::{Btf, Ebpf, EbpfLoader};
 use septwatch_common::{
     Leaf,
-    config::{CHUNK, MARKS_SHIFT, MAX_ENTERED, MAX_MARKS, SHAPES, Shape},
+    config::{CHUNK, MARKS_SHIFT, MAX_ENTERED, MAX_MARKS, MAX_PROBED, SHAPES, Shape},
     kvm::{MEMBERS, POINTS, PointArgs},
 };
 use thiserror::Error;
@@ -89,6 +89,8 @@ pub struct Settings {
     pub frames: u64,
     /// The highest of them.
     pub highest_pfn: u64,
+    /// Whether some functions are probed at entry and return apart.
+    pub probes: bool,
     /// Most memory that the ledger may take, in bytes; `None` is what all frames would need.
     pub ledger_limit: Option<u64>,
     /// Ring buffers.
@@ -174,6 +176,8 @@ pub fn load(settings: &Settings, btf: Option<&Btf>) -> Result<Ebpf, LoadError> {
         .map_max_entries("VITAL", settings.rings.vital)
         .map_max_entries("PAGES", settings.rings.pages)
         .map_max_entries("ENTERED", if settings.latency { MAX_ENTERED } else { 1 })
+        .map_max_entries("CALLS", if settings.probes { MAX_PROBED } else { 1 })
+        .map_max_entries("POINT_CALLS", if settings.probes { MAX_PROBED } else { 1 })
         .override_global("VMEMMAP_BASE", &settings.page.base, true)
         .override_global("PAGE_STRUCT_SHIFT", &shift, true)
         .override_global("PAGE_STRUCT_SIZE", &settings.page.size, true)

@@ -59,6 +59,17 @@ fn failed(path: &Path) -> impl FnOnce(io::Error) -> PinError {
     move |source| PinError::File { path: path.to_owned(), source }
 }
 
+/// A hook of the plan, as it is told to people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HookNote {
+    /// Its name, the same on all kernels.
+    pub name: String,
+    /// How it was attached; none where it was not.
+    pub bound: Option<String>,
+    /// Why it was not attached.
+    pub missing: Option<String>,
+}
+
 /// What is written down of a ledger that is complete.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Note {
@@ -72,6 +83,8 @@ pub struct Note {
     pub latency: bool,
     /// Reactions whose programs are attached.
     pub reactions: Needs,
+    /// The plan, for who takes over: to make it again takes longer than all the rest.
+    pub plan: Vec<HookNote>,
 }
 
 /// A folder of pins.
@@ -83,8 +96,8 @@ pub struct Pins {
 
 impl Note {
     /// Of this version's programs.
-    pub fn new(hooks: usize, attached: usize, latency: bool, reactions: Needs) -> Self {
-        Self { programs: PROGRAMS.to_owned(), hooks, attached, latency, reactions }
+    pub fn new(hooks: usize, attached: usize, latency: bool, reactions: Needs, plan: Vec<HookNote>) -> Self {
+        Self { programs: PROGRAMS.to_owned(), hooks, attached, latency, reactions, plan }
     }
 }
 

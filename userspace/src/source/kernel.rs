@@ -22,6 +22,7 @@ use thiserror::Error;
 use crate::{
     hooks::{
         attach::{self, AttachError, Attached},
+        bpf::{self, BpfError},
         load::{self, LoadError, Settings},
         pins::Pins,
         relocated::{self, Relocated},
@@ -59,6 +60,15 @@ pub enum KernelError {
         /// Why.
         #[source]
         source: MapError,
+    },
+    /// A map cannot be read at once.
+    #[error("map {name}")]
+    Values {
+        /// Which.
+        name: &'static str,
+        /// Why.
+        #[source]
+        source: BpfError,
     },
     /// A record is not one of ours.
     #[error("a record from the kernel")]
@@ -101,7 +111,8 @@ pub struct Kernel {
     /// The same map: aya's has no way to its descriptor.
     ledger_fd: OwnedFd,
     windows: HashMap<MapData, u64, u64>,
-    tds: Array<MapData, TdPod>,
+    /// Read by one call for all. The programs know it by its descriptor, until they are loaded.
+    tds: Map,
     alloc: Option<OwnedFd>,
     reactions: Reactions,
 }
@@ -180,7 +191,7 @@ impl Kernel {
             ledger: typed("LEDGER", Some(ledger))?,
             ledger_fd: ledger_fd.map_err(MapError::IoError).map_err(map_error("LEDGER"))?,
             windows: typed("WINDOWS", map("WINDOWS"))?,
-            tds: typed("TDS", map("TDS"))?,
+            tds: map("TDS").ok_or(LoadError::Missing("TDS"))?,
             reactions: Reactions::of(&mut map)?,
             alloc: None,
         })
@@ -352,12 +363,11 @@ impl Kernel {
     /// # Errors
     /// The map cannot be read.
     pub fn records(&self, indexes: u32) -> Result<Vec<(u16, Td)>, KernelError> {
-        let records = self.tds.iter().take(indexes as usize).map(|record| record.map(|TdPod(record)| record));
-        let known = |(_, record): &(u16, Result<Td, _>)| {
-            record.as_ref().map_or(true, |record: &Td| record.life != Life::None as u8)
-        };
-        let records = (0..).zip(records).filter(known).map(|(index, record)| Ok((index, record?)));
-        records.collect::<Result<_, _>>().map_err(map_error("TDS"))
+        let source = |source| KernelError::Values { name: "TDS", source };
+        let records = bpf::values(relocated::descriptor(&self.tds), indexes).map_err(source)?.into_iter();
+        let known =
+            records.map(|TdPod(record)| record).enumerate().map(|(index, record)| (index as u16, record));
+        Ok(known.filter(|(_, record)| record.life != Life::None as u8).collect())
     }
 
     /// Reads the ledger beside this, on a thread of its own as it may be: of a large host that takes its time.

@@ -21,7 +21,7 @@ use crate::hooks::{
     host::{Allowed, Host, Memory, MemoryError, Probe},
     load::{Memory as Pointers, Rings, Settings},
     offsets::Offsets,
-    pins::{Note, Pins},
+    pins::{HookNote, Note, Pins},
     plan::{self, PageToPfn, Plan, State},
     points,
     reactions::Needs,
@@ -110,13 +110,18 @@ pub fn check_capabilities() -> Result<(), OpenError> {
     })
 }
 
-/// Attaches to the demo's functions. `shape` is the kernel that they are to be like.
+/// Attaches to the demo's functions. `shape` is the kernel that they are to be like. With `pins`, the programs can outlive
+/// this process.
 ///
 /// Returns the source and how the module must read pages.
 ///
 /// # Errors
 /// See [`OpenError`].
-pub fn demo(shape: module::Shape, options: &Options) -> Result<(Kernel, module::Config), OpenError> {
+pub fn demo(
+    shape: module::Shape,
+    options: &Options,
+    pins: Option<Pins>,
+) -> Result<(Kernel, module::Config), OpenError> {
     check_capabilities()?;
     let btf = Btf::from_sys_fs()?;
     let types = KernelBtf::read(SYSFS.as_ref(), &Offsets::STRUCTURES.iter().copied().collect())?;
@@ -136,12 +141,13 @@ pub fn demo(shape: module::Shape, options: &Options) -> Result<(Kernel, module::
         gmem_fallocate: 0,
         frames: ram.frames(),
         highest_pfn: ram.highest_pfn(),
+        probes: true,
         ledger_limit: options.ledger_limit,
         rings: options.rings,
         log_level: options.log_level,
         latency: options.latency,
     };
-    let mut kernel = Kernel::load(&settings, Some(&btf), None)?;
+    let mut kernel = Kernel::load(&settings, Some(&btf), pins)?;
     kernel.attach_releases()?;
     let addresses = module::addresses();
     let functions: Vec<_> = HOOKED
@@ -177,6 +183,22 @@ pub struct Opened {
     pub reactions: Needs,
     /// The plan that was followed; none where the programs were attached by another process.
     pub plan: Option<Plan>,
+    /// How that came out, hook by hook.
+    pub told: Vec<HookNote>,
+}
+
+/// Each hook of a plan, of which some the kernel then refused.
+fn noted(plan: &Plan, refused: &[(&'static str, AttachError)]) -> Vec<HookNote> {
+    let note = |hook: &plan::Hook| {
+        let refused = refused.iter().find(|(name, _)| *name == hook.name);
+        let (bound, missing) = match (&hook.state, refused) {
+            (_, Some((_, error))) => (None, Some(crate::told::told(error))),
+            (State::Bound(bound), None) => (Some(bound.to_string()), None),
+            (State::Missing { reason }, None) => (None, Some(reason.to_string())),
+        };
+        HookNote { name: hook.name.to_owned(), bound, missing }
+    };
+    plan.hooks.iter().map(note).collect()
 }
 
 /// The plan for this kernel.
@@ -214,7 +236,7 @@ pub fn plan_and_host(options: &Options) -> Result<(Plan, Host), OpenError> {
 pub fn live(options: &Options, plan: Option<Plan>) -> Result<(Kernel, Opened), OpenError> {
     check_capabilities()?;
     // What cannot be taken over is removed below, like that of another version.
-    if let Some((pins, Note { hooks, attached, latency, reactions, .. })) = Pins::left()
+    if let Some((pins, Note { hooks, attached, latency, reactions, plan: told, .. })) = Pins::left()
         && let Ok(kernel) = Kernel::take_over(pins)
     {
         let opened = Opened {
@@ -226,6 +248,7 @@ pub fn live(options: &Options, plan: Option<Plan>) -> Result<(Kernel, Opened), O
             latency,
             reactions,
             plan: None,
+            told,
         };
         return Ok((kernel, opened));
     }
@@ -271,6 +294,7 @@ pub fn live(options: &Options, plan: Option<Plan>) -> Result<(Kernel, Opened), O
         gmem_fallocate: plan.targets.gmem_fallocate.unwrap_or(0),
         frames: ram.frames(),
         highest_pfn: ram.highest_pfn(),
+        probes: plan.hooks.iter().any(is_probed),
         ledger_limit: options.ledger_limit,
         rings: options.rings,
         log_level: options.log_level,
@@ -296,10 +320,17 @@ pub fn live(options: &Options, plan: Option<Plan>) -> Result<(Kernel, Opened), O
     let functions =
         kernel.attach_functions(&plan, &btf, latency, |hook, error| not_attached.push((hook, error)))?;
     let (hooks, attached) = (plan.hooks.len(), tracepoints + functions);
-    kernel.complete(&Note::new(hooks, attached, latency, reactions))?;
-    let plan = Some(plan);
-    let taken_over = false;
-    Ok((kernel, Opened { hooks, attached, not_attached, taken_over, replaced, latency, reactions, plan }))
+    let told = noted(&plan, &not_attached);
+    kernel.complete(&Note::new(hooks, attached, latency, reactions, told.clone()))?;
+    let (plan, taken_over) = (Some(plan), false);
+    let opened =
+        Opened { hooks, attached, not_attached, taken_over, replaced, latency, reactions, plan, told };
+    Ok((kernel, opened))
+}
+
+/// Whether a hook is a probe, by the plan.
+fn is_probed(hook: &plan::Hook) -> bool {
+    hook.bound().is_some_and(|bound| bound.binding == plan::Binding::Kprobe)
 }
 
 /// A shape of the plan as the programs take it.

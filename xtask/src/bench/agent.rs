@@ -1,6 +1,5 @@
-//! The agent itself: how soon it watches, what it takes while nothing happens, and how soon it and its outputs know of a
-//! violation. It watches its demo; memory of the demo's guests is not counted, nor are ledger and rings, which are the
-//! kernel's.
+//! The agent itself: how soon it watches, how soon it has taken over, what it takes while nothing happens and after a day,
+//! and how soon it and its outputs know of a violation. Ledger and rings are the kernel's, and are not counted.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +11,12 @@ use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{Limit, Row, acts, cpu_of, median};
+use super::{
+    Limit, Row, acts,
+    beside::{self, Host, Programs, Storm, own_mib, sum},
+    cpu_of, day,
+    statistics::median,
+};
 use crate::run::Killed;
 use crate::step::note;
 use crate::{build, setup};
@@ -26,11 +30,15 @@ pub struct Options {
     /// For how long it is watched at each load.
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(5..=3600))]
     seconds: u64,
+    /// Simulated days.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(2..=1000))]
+    days: u32,
 }
 
-/// Most of everything: ms, MiB, per cent of a core, ms.
+/// Most of everything: ms, ms, MiB, per cent of a core, ms.
 const START: f64 = 200.0;
-const MEMORY: f64 = 25.0;
+const TAKE_OVER: f64 = 50.0;
+pub(super) const MEMORY: f64 = 25.0;
 const IDLE: f64 = 0.5;
 const LINE: f64 = 1.0;
 /// How long it may take until it watches, or has ended.
@@ -66,13 +74,6 @@ impl Agent {
         self.process.0.id()
     }
 
-    /// Memory in MiB that is neither the demo's guests' nor the kernel's.
-    fn memory(&self) -> Result<f64> {
-        let path = format!("/proc/{}/smaps", self.pid());
-        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-        Ok(own_kib(&text) as f64 / 1024.0)
-    }
-
     /// Ends it; what it said.
     fn end(mut self) -> Result<String> {
         kill_process(Pid::from_child(&self.process.0), Signal::TERM)?;
@@ -83,25 +84,6 @@ impl Agent {
         ensure!(status.success(), "the agent: {status}: {said}");
         Ok(said)
     }
-}
-
-/// KiB of all mappings but those of memfd, guest_memfd (`[kvm-gmem]`) and BPF maps.
-fn own_kib(smaps: &str) -> u64 {
-    let (mut sum, mut counts) = (0, false);
-    for line in smaps.lines() {
-        let mut words = line.split_whitespace();
-        match words.next() {
-            Some("Rss:") if counts => {
-                sum += words.next().and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0);
-            }
-            // `address perms offset dev inode name`
-            Some(first) if !first.ends_with(':') => {
-                counts = !["memfd:", "[kvm-gmem]", "bpf-map"].iter().any(|name| line.contains(name));
-            }
-            _ => {}
-        }
-    }
-    sum
 }
 
 /// Measures everything.
@@ -125,15 +107,12 @@ pub fn run(options: &Options) -> Result<Vec<Row>> {
         Row::new("from exec to all hooks of the demo attached", median(starts), "ms")
             .limit(Limit::AtMost(START)),
     ];
-    for tds in ["1", "1000"] {
-        note("agent", format_args!("{tds} TDs, next to nothing happens"));
-        let agent = Agent::start(&septwatch, &["--pace", "1", "--tds", tds])?;
-        thread::sleep(SETTLE);
-        let (cpu, memory) = (cpu_of(agent.pid(), Duration::from_secs(options.seconds))?, agent.memory()?);
-        agent.end()?;
-        rows.push(Row::new(format!("memory, {tds} TDs"), memory, "MiB").limit(Limit::AtMost(MEMORY)));
-        rows.push(Row::new(format!("CPU, {tds} TDs"), cpu, "% of a core").limit(Limit::AtMost(IDLE)));
+    let programs = Programs::prepare()?;
+    rows.push(take_over(&programs, options.starts)?);
+    for tds in [1, 1000] {
+        rows.extend(idle(&programs, tds, options.seconds)?);
     }
+    rows.extend(day::run(&programs, options.days)?);
     for (load, pace) in
         [("2,000 pages/s", "2000"), ("20,000 pages/s", "20000"), ("as many as there can be", "max")]
     {
@@ -151,6 +130,39 @@ pub fn run(options: &Options) -> Result<Vec<Row>> {
         }
     }
     Ok(rows)
+}
+
+/// From the start of an agent to its having taken over what one before it left, which was killed.
+fn take_over(programs: &Programs, times: u32) -> Result<Row> {
+    note("agent", format_args!("{times} take-overs"));
+    let host = Storm { tds: 6, pages: 512, operations: 100_000, faults: 100, pace: "1" };
+    let _host = Host::begin(programs, host)?;
+    let took = (0..times).map(|_| {
+        let agent = beside::Agent::begin(programs, Stdio::null(), &[])?;
+        Ok(agent.took.as_secs_f64() * 1e3)
+    });
+    let took = median(took.collect::<Result<_>>()?);
+    Ok(Row::new("from exec to having taken over", took, "ms").limit(Limit::AtMost(TAKE_OVER)))
+}
+
+/// What an agent takes beside a host with so many TDs, of which one does one thing a second.
+fn idle(programs: &Programs, tds: u32, seconds: u64) -> Result<[Row; 2]> {
+    note("agent", format_args!("{tds} TDs, next to nothing happens"));
+    let storm = Storm { tds, pages: 16, operations: 1_000_000, faults: 0, pace: "1" };
+    let _host = Host::begin(programs, storm)?;
+    let agent = beside::Agent::begin(programs, Stdio::null(), &["--events-file", "-"])?;
+    let begun = Instant::now();
+    while sum(&agent.scrape()?, "septwatch_tds") < f64::from(tds) {
+        ensure!(begun.elapsed() < PATIENCE, "there are not {tds} TDs");
+        thread::sleep(Duration::from_millis(100));
+    }
+    thread::sleep(SETTLE);
+    let (cpu, memory) = (cpu_of(agent.pid(), Duration::from_secs(seconds))?, own_mib(agent.pid())?);
+    agent.end()?;
+    Ok([
+        Row::new(format!("memory, {tds} TDs"), memory, "MiB").limit(Limit::AtMost(MEMORY)),
+        Row::new(format!("CPU, {tds} TDs"), cpu, "% of a core").limit(Limit::AtMost(IDLE)),
+    ])
 }
 
 /// What the agent says in the end: how many violations, and within how many ms half of them, 99 % and all.
@@ -183,22 +195,5 @@ mod tests {
         let said = "septwatch: from 7 violations to this agent: half within 87 us, 99 % within 1.5 ms, all within 2.0 s\n";
         assert_eq!(delays(said, "this agent"), Some([7.0, 0.087, 1.5, 2000.0]));
         assert_eq!(delays(said, "events"), None);
-    }
-
-    #[test]
-    fn guest_memory_is_not_the_agents() {
-        let smaps = "\
-55d0-55d1 r-xp 0 fe:0 1 /bin/septwatch
-Rss:  100 kB
-7f00-7f01 rw-s 0 0:1 2 /memfd:septwatch-demo (deleted)
-Rss: 4000 kB
-7f02-7f03 rw-s 0 0:e 3 anon_inode:[kvm-gmem]
-Rss: 5000 kB
-7f04-7f05 rw-s 0 0:e 3 anon_inode:bpf-map
-Rss: 8000 kB
-7ffc-7ffd rw-p 0 0:0 0 [stack]
-Rss:   12 kB
-";
-        assert_eq!(own_kib(smaps), 112);
     }
 }

@@ -4,6 +4,7 @@
 use anyhow::{Context as _, Result};
 use clap::Args;
 
+use super::statistics::estimate;
 use super::watchers::{Programs, Watcher};
 use super::workloads::{self, Took};
 use super::{Limit, Row};
@@ -20,8 +21,6 @@ pub struct Options {
 
 /// What septwatch may add to a foreign page's release, as a multiple of what an empty program at the same hooks adds.
 const OVER_EMPTY: f64 = 1.1;
-/// Resamplings of a confidence interval.
-const RESAMPLINGS: usize = 2_000;
 
 /// Measures everything.
 ///
@@ -85,31 +84,4 @@ pub fn run(options: &Options) -> Result<Vec<Row>> {
             .limit(Limit::AtMost(OVER_EMPTY)),
     );
     Ok(rows)
-}
-
-/// The median, between the ends of its 95 % confidence interval (bootstrap, percentiles).
-fn estimate(values: &[f64], random: &mut fastrand::Rng) -> [f64; 3] {
-    let mut medians: Vec<_> = (0..RESAMPLINGS)
-        .map(|_| super::median((0..values.len()).map(|_| values[random.usize(0..values.len())]).collect()))
-        .collect();
-    medians.sort_by(f64::total_cmp);
-    let at = |quantile: f64| medians[((medians.len() - 1) as f64 * quantile).round() as usize];
-    [at(0.025), super::median(values.to_vec()), at(0.975)]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_estimate_lies_in_its_interval_which_is_narrow_where_values_are_alike() {
-        let mut random = fastrand::Rng::with_seed(7);
-        let alike: Vec<_> = (0..31).map(|n| 100.0 + f64::from(n % 3)).collect();
-        let spread: Vec<_> = (0..31).map(|n| f64::from(n * 37 % 31)).collect();
-        for (values, widest) in [(alike, 2.0), (spread, 20.0)] {
-            let [low, middle, high] = estimate(&values, &mut random);
-            assert!(low <= middle && middle <= high && high - low <= widest, "{low} {middle} {high}");
-        }
-        assert_eq!(estimate(&[5.0; 9], &mut random), [5.0; 3]);
-    }
 }

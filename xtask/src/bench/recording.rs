@@ -11,7 +11,7 @@ use clap::Args;
 use serde_json::Value;
 
 use super::trace_cmd::Tracer;
-use super::{Limit, Row, median};
+use super::{Limit, Row, statistics::median};
 use crate::step::note;
 use crate::{build, run, setup};
 

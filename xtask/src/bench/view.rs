@@ -13,7 +13,7 @@ use rustix::process::Signal;
 use septwatch_pty::{Terminal, cpu, threads};
 use serde_json::Value;
 
-use super::{Limit, Row, median};
+use super::{Limit, Row, statistics::median};
 use crate::{
     build, run, screens,
     setup::{self, cargo},

@@ -80,6 +80,14 @@ impl Programs {
     /// Something cannot be had.
     pub fn prepare(folder: &Path) -> Result<Self> {
         install()?;
+        Self::ours(folder)
+    }
+
+    /// The same without those that are not septwatch.
+    ///
+    /// # Errors
+    /// Something cannot be built.
+    pub fn ours(folder: &Path) -> Result<Self> {
         let empty = build::empty()?;
         let septwatch = build::septwatch()?;
         for (name, text) in [("pages.bt", SCRIPT), (FTRACE, "1\n")] {

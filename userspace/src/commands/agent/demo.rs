@@ -23,7 +23,7 @@ pub fn run(args: &Args, settings: &Settings) -> Result<()> {
     let _lock = Lock::take("agent --demo")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let options = watching(settings).options();
-    let (mut kernel, config) = open::demo(module::Shape::V7_3, &options)?;
+    let (mut kernel, config) = open::demo(module::Shape::V7_3, &options, None)?;
     kernel.record_pages(options.latency)?;
     let mut session = Session::new(kernel)?;
     let signals = Some(runtime.block_on(async { Signals::caught() })?);

@@ -46,8 +46,6 @@ use crate::{
     fleet::{connect::Connect, envelope::Origin},
     here,
     policy::file::Policy,
-    recording::header::HookFact,
-    source::open::{Opened, Options},
 };
 use health::Health;
 use settings::{BusSettings, Given, Settings};
@@ -386,13 +384,11 @@ fn live(args: &Args, settings: &Settings) -> Result<()> {
         allow_degraded: settings.policy.allow_degraded,
         audit: settings.policy.audit.clone(),
     };
-    let mut hooks = Vec::new();
     let mut live =
-        Live::begin_confined("agent", &watching, &policing, &options, options.latency, |opened, policy| {
-            // Where programs were taken over the kernel is asked for its plan, which it does not tell later.
-            hooks = hooks_of(opened, &options)?;
+        Live::begin_confined("agent", &watching, &policing, &options, options.latency, |policy| {
             confined(settings, policy)
         })?;
+    let (hooks, _) = recording::of_opened(&live.opened);
     let collecting = Collecting::begin(settings, "live", live.session.kernel().ledger_id()?)?;
     let mut watched = Watched::begin(collecting, hooks, settings.metrics.tds as usize);
     let signals = Some(live.runtime.block_on(async { Signals::caught() })?);
@@ -403,15 +399,4 @@ fn live(args: &Args, settings: &Settings) -> Result<()> {
     live.end(settings.ledger.keep)?;
     ended?;
     Ok(())
-}
-
-/// The hooks of the plan. Those that the kernel then refused are missing.
-fn hooks_of(opened: &Opened, options: &Options) -> Result<Vec<HookFact>> {
-    let (mut hooks, _) = recording::of_opened(opened, options)?;
-    for (name, error) in &opened.not_attached {
-        for hook in hooks.iter_mut().filter(|hook| hook.name == *name) {
-            (hook.bound, hook.missing) = (None, Some(super::told(error)));
-        }
-    }
-    Ok(hooks)
 }

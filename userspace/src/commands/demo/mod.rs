@@ -146,7 +146,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
         Shape::V7_3 => module::Shape::V7_3,
     };
     let options = args.watching.options();
-    let (mut kernel, config) = open::demo(shape, &options)?;
+    let (mut kernel, config) = open::demo(shape, &options, None)?;
     let _rest_of_log = args.watching.logger(kernel.ebpf(), runtime.handle())?;
     let recorder = match &args.record {
         None => None,

@@ -43,7 +43,7 @@ pub fn run(args: &Args, feed: &Feed, asks: Receiver<Ask>) -> Result<u64> {
     let costs = Costs::begin(!args.light);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let options = Options { latency: !args.light, ..args.watching.options() };
-    let (mut kernel, config) = open::demo(module::Shape::V7_3, &options)?;
+    let (mut kernel, config) = open::demo(module::Shape::V7_3, &options, None)?;
     let _rest_of_log = args.watching.logger(kernel.ebpf(), runtime.handle())?;
     kernel.record_pages(!args.light)?;
     let mut session = Session::new(kernel)?;

@@ -32,7 +32,7 @@ pub fn run(args: &Args, feed: &Feed, asks: Receiver<Ask>) -> Result<u64> {
     let costs = Costs::begin(!args.light);
     let options = Options { latency: !args.light, ..args.watching.options() };
     let mut live = Live::begin("top", &args.watching, &args.policing, &options, !args.light)?;
-    let (plan, ledger) = recording::of_opened(&live.opened, &options)?;
+    let (plan, ledger) = recording::of_opened(&live.opened);
     let mut scene = planned(about_here(Source::Live, args.light), &plan);
     if scene.about.no_calls.is_none() && !live.opened.latency {
         scene.host.degraded.push(
