@@ -28,7 +28,12 @@ fn frame<S: Store>(s: &mut S, pfn: u64, op: Op, now_ns: u64, out: &mut Finding) 
         out.zap = *zap;
     }
     let (before, violation) = change(s, slot, out.zap.progress, op);
-    let Some(violation) = violation else { return false };
+    let Some(violation) = violation else {
+        if before.is_tentative() && matches!(op, Op::Free { .. }) {
+            s.closed(pfn, before);
+        }
+        return false;
+    };
     out.line = before;
     out.pfn = pfn;
     out.gfn = line.gfn();
@@ -58,8 +63,9 @@ pub(super) fn open_line<S: Store>(s: &mut S, pfn: u64) -> Option<(S::Slot, Line)
 #[inline(always)]
 pub(super) fn change<S: Store>(s: &mut S, slot: S::Slot, progress: u8, op: Op) -> (Line, Option<Violation>) {
     // KVM's locks keep two SEAMCALLs for one frame apart; a release that a bug lets run beside one can lose the race
-    // once, not again and again. The kernel's verifier pays for every try.
-    const TRIES: u32 = 2;
+    // once, not again and again; the walk has two moves (see [`super::walk`]), and then is gone. The kernel's verifier
+    // pays for every try.
+    const TRIES: u32 = 3;
     let mut before = Line::FREE;
     let mut violation = None;
     let mut tries = 0;
@@ -102,7 +108,7 @@ pub fn closed<S: Store>(s: &mut S, pfn: u64, line: Line) {
 /// The zap of a line's leaf, where it can have one.
 #[inline(always)]
 pub(super) fn zap_key<S: Store>(s: &mut S, line: Line) -> Option<ZapKey> {
-    if !line.is_in_sept() {
+    if !line.has_zap() {
         return None;
     }
     Some(key(s, line.owner(), line.gfn(), line.level()))

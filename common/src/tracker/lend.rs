@@ -142,7 +142,8 @@ pub fn lend_one<S: Store>(s: &mut S, td: u16, pfn: u64, new: Line) -> Line {
     let progress = if old.is_open() { progress(s, old) } else { 0 };
     let (before, _) = change(s, slot, progress, Op::Lend(new));
     if before.is_open() {
-        s.closed(pfn, old);
+        // The walk may have come in between.
+        s.closed(pfn, if old.is_open() { old } else { before });
     }
     s.count(td, new.kind(), true);
     before
@@ -182,7 +183,10 @@ impl<S: Store> Each<S> for Reclaim {
     fn one(&mut self, s: &mut S, n: u64) {
         if let Some((slot, _)) = open_line(s, self.pfn.wrapping_add(n)) {
             let (before, _) = change(s, slot, 0, Op::Reclaim);
-            s.closed(self.pfn.wrapping_add(n), before);
+            // The walk may have taken its line back in between.
+            if before.is_open() {
+                s.closed(self.pfn.wrapping_add(n), before);
+            }
         }
     }
 }

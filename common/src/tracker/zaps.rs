@@ -116,7 +116,7 @@ pub(super) fn write_back<S: Store>(s: &mut S, call: &Call, out: &mut Finding) ->
         return found(s, violation, td, out);
     }
     // The cache lines of an S-EPT or control page may be written back while it is owned: it stays so.
-    if matches!(before.state(), State::Removed) {
+    if matches!(before.state(), State::Removed | State::Tentative) {
         s.closed(call.pfn, line);
     }
     false

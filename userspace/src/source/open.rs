@@ -13,6 +13,7 @@ use thiserror::Error;
 use super::{
     demo::module::{self, TdxTd, TdxVp},
     kernel::{Kernel, KernelError},
+    walk::{self, WalkError},
 };
 use crate::hooks::{
     attach::{self, AttachError},
@@ -45,6 +46,8 @@ pub struct Options {
     pub latency: bool,
     /// Attach what a policy needs.
     pub reactions: Needs,
+    /// Turns that a walk waits between its two looks at a frame: for tests.
+    pub walk_delay: u32,
 }
 
 /// The programs cannot be attached on this host.
@@ -133,6 +136,8 @@ pub fn demo(shape: module::Shape, options: &Options) -> Result<(Kernel, module::
         members: Offsets::resolve(&types)?.members(),
         zap_takes_pfn: false,
         gmem_fallocate: 0,
+        kvm_vm_release: 0,
+        walk_delay: 0,
         frames: Memory::running()?.frames(),
         ledger_limit: options.ledger_limit,
         rings: options.rings,
@@ -173,6 +178,8 @@ pub struct Opened {
     pub latency: bool,
     /// Reactions whose programs are attached.
     pub reactions: Needs,
+    /// Why TDs that run already cannot be taken over, where that is known.
+    pub walk: Option<WalkError>,
     /// The plan that was followed; none where the programs were attached by another process.
     pub plan: Option<Plan>,
 }
@@ -223,6 +230,7 @@ pub fn live(options: &Options, plan: Option<Plan>) -> Result<(Kernel, Opened), O
             replaced: false,
             latency,
             reactions,
+            walk: None,
             plan: None,
         };
         return Ok((kernel, opened));
@@ -266,6 +274,8 @@ pub fn live(options: &Options, plan: Option<Plan>) -> Result<(Kernel, Opened), O
         members: plan.offsets.members(),
         zap_takes_pfn: points::zap_takes_pfn(&plan),
         gmem_fallocate: plan.targets.gmem_fallocate.unwrap_or(0),
+        kvm_vm_release: plan.targets.kvm_vm_release.unwrap_or(0),
+        walk_delay: options.walk_delay,
         frames: Memory::running()?.frames(),
         ledger_limit: options.ledger_limit,
         rings: options.rings,
@@ -292,10 +302,11 @@ pub fn live(options: &Options, plan: Option<Plan>) -> Result<(Kernel, Opened), O
     let functions =
         kernel.attach_functions(&plan, &btf, latency, |hook, error| not_attached.push((hook, error)))?;
     let (hooks, attached) = (plan.hooks.len(), tracepoints + functions);
+    let walk = walk::possible(&plan).and_then(|()| Ok(kernel.load_walk(&btf)?)).err();
     kernel.complete(&Note::new(hooks, attached, latency, reactions))?;
     let plan = Some(plan);
     let taken_over = false;
-    Ok((kernel, Opened { hooks, attached, not_attached, taken_over, replaced, latency, reactions, plan }))
+    Ok((kernel, Opened { hooks, attached, not_attached, taken_over, replaced, latency, reactions, walk, plan }))
 }
 
 /// A shape of the plan as the programs take it.

@@ -10,6 +10,10 @@ use septwatch_common::{
 use super::{
     event::Event,
     kernel::{Kernel, KernelError},
+    walk::{
+        WalkError,
+        resync::{self, Resync},
+    },
 };
 use crate::{
     hooks::attach::Runs,
@@ -24,6 +28,8 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// A running observation.
 pub struct Session {
+    // It ends before the programs go that it runs.
+    resync: Option<Resync>,
     kernel: Kernel,
     model: Model,
     alert: Option<Instant>,
@@ -58,7 +64,21 @@ impl Session {
             model.known(&td);
         }
         let alert = kernel.watches_allocations().then(Instant::now);
-        Ok(Self { kernel, model, alert, looked: Instant::now(), runs: Runs::default() })
+        Ok(Self { resync: None, kernel, model, alert, looked: Instant::now(), runs: Runs::default() })
+    }
+
+    /// Begins to take over what is lent to TDs that run already.
+    ///
+    /// # Errors
+    /// It cannot be done here; everything else goes on.
+    pub fn resynchronise(&mut self) -> Result<(), WalkError> {
+        self.resync = Some(Resync::begin(self.kernel.walker()?, resync::PERCENT));
+        Ok(())
+    }
+
+    /// What takes TDs over, or has done so.
+    pub fn resync(&self) -> Option<&Resync> {
+        self.resync.as_ref()
     }
 
     /// The kernel side.

@@ -374,6 +374,8 @@ fn watching(settings: &Settings) -> Watching {
         // It is at most 1 GiB.
         ring_bytes: settings.ledger.ring.0.map(|ring| ring.0 as u32),
         latency: settings.ledger.latency,
+        walk_delay: 0,
+        no_resync: !settings.ledger.resync,
     }
 }
 
