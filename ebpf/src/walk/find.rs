@@ -62,9 +62,9 @@ fn vm(ctx: u64) -> Option<Vm> {
 
 /// A TD that is not known gets a record, as of one that began before septwatch.
 #[inline(always)]
-fn enter(vm: &Vm) -> Option<u16> {
-    let td = Maps.td_begin(vm.tdr, vm.hkid as u16, Suspect::LATE.and(Suspect::WALK))?;
-    let record = Maps.record_at(td)?;
+fn enter(vm: &Vm) -> u16 {
+    let td = step_walk_begin(vm.tdr, vm.hkid) as u16;
+    let Some(record) = Maps.record_at(td) else { return 0 };
     who(vm.task, record);
     stage(vm.kvm, record);
     let life = record.life;
@@ -72,7 +72,21 @@ fn enter(vm: &Vm) -> Option<u16> {
     if life < Life::KeyFreed as u8 {
         steps::lend_one(td, vm.tdr, Line::open(PageKind::Tdr, td, Level::L4K, 0).walked());
     }
-    Some(td)
+    td
+}
+
+// As in crate::steps; 0: none.
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn step_walk_td(tdr: u64) -> u32 {
+    Maps.td(tdr).map_or(0, u32::from)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn step_walk_begin(tdr: u64, hkid: u32) -> u32 {
+    Maps.td_begin(tdr, hkid as u16, Suspect::LATE.and(Suspect::WALK)).map_or(0, u32::from)
 }
 
 /// Whose it is: not ours, who look for it.
@@ -110,16 +124,18 @@ fn stage(kvm: u64, record: &mut Td) -> Option<()> {
 fn find(ctx: u64) -> Option<()> {
     let vm = vm(ctx)?;
     let asked = WALK_ASKED.get_ptr_mut(0)?;
-    let mut td = Maps.td(vm.tdr);
+    let mut td = step_walk_td(vm.tdr) as u16;
     // SAFETY: points into a map value; volatile, because userspace writes it.
     let enters = unsafe { (&raw const (*asked).enter).read_volatile() } != 0;
     // Before, what it gets is all seen; it has no key any more when it ends.
     let can_be = vm.tdr != 0 && vm.state >= TD_INITIALIZED && vm.hkid as i32 > 0;
-    if td.is_none() && enters && can_be {
+    if td == 0 && enters && can_be {
         td = enter(&vm);
     }
-    let record = td.and_then(|td| Maps.record_at(td));
-    let (id, suspect) = record.map_or((0, 0), |record| (record.id, record.suspect.0));
+    let (mut id, mut suspect) = (0, 0);
+    if let Some(record) = Maps.record_at(td) {
+        (id, suspect) = (record.id, record.suspect.0);
+    }
     let bugged: u8 = read_kernel(member(vm.kvm, Member::KvmVmBugged)?)?;
     // SAFETY: points into a map value, and there is one walk at a time.
     let at = black_box(unsafe { atomic::fetch_add(&raw mut (*asked).found, 1) });
@@ -128,7 +144,7 @@ fn find(ctx: u64) -> Option<()> {
         kvm: vm.kvm,
         tdr: vm.tdr,
         id,
-        td: td.map_or(0, u32::from),
+        td: u32::from(td),
         tgid: read_kernel(member(vm.task, Member::TaskTgid)?)?,
         state: vm.state,
         suspect,

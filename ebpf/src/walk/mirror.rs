@@ -36,9 +36,8 @@ fn covers(level: u64) -> u64 {
 }
 
 /// A table of the mirror.
-#[derive(Clone, Copy)]
 struct Table {
-    /// Its address.
+    /// Its address; 0: there is none. (Not an `Option`: of one that is none, the compiler copies what was never written.)
     at: u64,
     level: u64,
     /// The first guest frame that it maps.
@@ -47,9 +46,13 @@ struct Table {
     sept: u64,
 }
 
+impl Table {
+    const NONE: Self = Self { at: 0, level: 0, gfn: 0, sept: 0 };
+}
+
 /// Reads what a `struct kvm_mmu_page` says, if it is that of a valid table of a mirror.
 #[inline(always)]
-fn table(page: u64) -> Option<Table> {
+fn table(page: u64, table: &mut Table) -> Option<()> {
     let role: u32 = read_kernel(member(page, Member::MmuPageRole)?)?;
     let bit = |of| Some(role >> (member_value(of)? & 31) & 1);
     if bit(Member::RoleIsMirror)? == 0 || bit(Member::RoleInvalid)? != 0 {
@@ -57,15 +60,19 @@ fn table(page: u64) -> Option<Table> {
     }
     let level = u64::from(role >> (member_value(Member::RoleLevel)? & 31) & 15);
     let at = word(page, Member::MmuPageSpt)?;
-    let gfn = word(page, Member::MmuPageGfn)?;
-    let sept = word(page, Member::MmuPageExternalSpt)?;
-    if at == 0 || at & 0xfff != 0 { None } else { Some(Table { at, level, gfn, sept }) }
+    table.level = level;
+    table.gfn = word(page, Member::MmuPageGfn)?;
+    table.sept = word(page, Member::MmuPageExternalSpt)?;
+    if at & 0xfff == 0 {
+        table.at = at;
+    }
+    Some(())
 }
 
 struct Roots {
     head: u64,
     at: u64,
-    root: Option<Table>,
+    root: Table,
 }
 
 /// Callback of bpf_loop: 1 ends it.
@@ -79,18 +86,21 @@ unsafe extern "C" fn next_root(_: u64, roots: *mut c_void) -> i64 {
     }
     roots.at = next;
     let Some(link) = member(0, Member::MmuPageLink) else { return 1 };
-    roots.root = table(next.wrapping_sub(link));
-    i64::from(roots.root.is_some())
+    let _ = table(next.wrapping_sub(link), &mut roots.root);
+    i64::from(roots.root.at != 0)
 }
 
 /// The root of the mirror.
 #[inline(always)]
-fn root(kvm: u64) -> Option<Table> {
-    let head = member(kvm, Member::KvmRoots)?;
-    let mut roots = Roots { head, at: head, root: None };
+fn root(kvm: u64) -> Table {
+    let Some(head) = member(kvm, Member::KvmRoots) else { return Table::NONE };
+    let mut roots = Roots { head, at: head, root: Table::NONE };
     // SAFETY: `next_root` has the signature that the helper asks for, and `roots` outlives the loop.
     unsafe { bpf_loop(MAX_ROOTS, next_root as *mut c_void, from_mut(&mut roots).cast(), 0) };
-    roots.root.filter(|root| matches!(root.level, 4 | 5))
+    if !matches!(roots.root.level, 4 | 5) {
+        roots.root.at = 0;
+    }
+    roots.root
 }
 
 /// The way down to what maps a guest frame.
@@ -146,9 +156,10 @@ fn one_down(descent: &mut Descent<'_>) -> Option<Ended> {
         return Some(Ended::Done);
     }
     let pfn = spte_to_pfn(entry);
-    let next = table(word(config::page_of(pfn), Member::PagePrivate)?)?;
+    let mut next = Table::NONE;
+    table(word(config::page_of(pfn), Member::PagePrivate)?, &mut next)?;
     let first = gfn & !covers(level).wrapping_sub(1);
-    if next.level.wrapping_add(1) != level || next.gfn != first {
+    if next.at == 0 || next.level.wrapping_add(1) != level || next.gfn != first {
         return None;
     }
     // Both are in the kernel's direct map, where addresses differ as frames do.
@@ -191,10 +202,11 @@ impl<'a> Descent<'a> {
             sept_level: 0,
             bottom,
         };
-        let Some(root) = root(look.kvm) else {
+        let root = root(look.kvm);
+        if root.at == 0 {
             descent.ended = Ended::NoMirror as u32;
             return descent;
-        };
+        }
         (descent.table, descent.level) = (root.at, root.level);
         if gfn >= covers(root.level.wrapping_add(1)) {
             descent.ended = Ended::Last as u32;

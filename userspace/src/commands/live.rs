@@ -29,7 +29,7 @@ use crate::{
         event::Event,
         open::{self, Opened, Options},
         session::Session,
-        walk::resync::Outcome,
+        walk::{resync::Outcome, schedule::Schedule},
     },
     view::{
         lines,
@@ -328,6 +328,9 @@ pub(super) async fn follow(
             if let Some(error) = error {
                 eprintln!("septwatch: TDs that run already: {}", crate::commands::told(&error));
             }
+        }
+        for news in session.audits().map(Schedule::news).into_iter().flatten() {
+            eprintln!("septwatch: {news}");
         }
         sink.pumped(session, guard.as_deref_mut())?;
         let mut over = None;

@@ -10,6 +10,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
+use super::cold;
 use super::frames::Frames;
 use super::latencies;
 use super::reactions;
@@ -78,6 +79,7 @@ pub fn judge(folder: &Path, expected: &Expectation, latency: bool) -> Result<Vec
     let mut findings = compare(folder, expected)?;
     findings.push(exit_code(folder)?);
     findings.push(back(&expected.back, &read("vmm")?));
+    findings.extend(cold::judge(folder)?);
     if folder.join(reactions::AUDIT_LOG).is_file() || !expected.audit.is_empty() {
         findings.push(reactions::audited(&expected.audit, &read(reactions::AUDIT_LOG)?));
     }

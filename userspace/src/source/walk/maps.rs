@@ -32,18 +32,21 @@ pub struct AskedPod {
 // SAFETY: numbers only, without padding.
 unsafe impl Pod for AskedPod {}
 
+/// A [`Found`] in a map.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
 pub struct FoundPod(pub Found);
 // SAFETY: numbers only, without padding.
 unsafe impl Pod for FoundPod {}
 
+/// A [`Told`] in a map.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
 pub struct ToldPod(pub Told);
 // SAFETY: numbers only, without padding.
 unsafe impl Pod for ToldPod {}
 
+/// [`Difference`]s in a map.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
 pub struct DifferencesPod(pub [Difference; MAX_DIFFERENCES]);
@@ -51,14 +54,20 @@ pub struct DifferencesPod(pub [Difference; MAX_DIFFERENCES]);
 unsafe impl Pod for DifferencesPod {}
 
 /// Descriptors of all that a walk needs.
-pub struct Maps(BTreeMap<&'static str, OwnedFd>);
+pub struct Maps {
+    all: BTreeMap<&'static str, OwnedFd>,
+    /// Programs that are loaded later refer to these by the numbers of their descriptors.
+    _own: Vec<Map>,
+}
 
 impl Maps {
     /// By name, of those that are not used otherwise.
     pub(in crate::source) fn of(map: &mut impl FnMut(&str) -> Option<Map>) -> Result<Self, KernelError> {
-        let mut maps = Self(BTreeMap::new());
+        let mut maps = Self { all: BTreeMap::new(), _own: Vec::new() };
         for name in [ASKED, FOUND, TOLD, DIFFERENCES] {
-            maps.add(name, &map(name).ok_or(LoadError::Missing(name))?)?;
+            let own = map(name).ok_or(LoadError::Missing(name))?;
+            maps.add(name, &own)?;
+            maps._own.push(own);
         }
         Ok(maps)
     }
@@ -66,7 +75,7 @@ impl Maps {
     /// One more.
     pub(in crate::source) fn add(&mut self, name: &'static str, map: &Map) -> Result<(), KernelError> {
         let own = relocated::descriptor(map).try_clone_to_owned();
-        self.0.insert(name, own.map_err(MapError::IoError).map_err(map_error(name))?);
+        self.all.insert(name, own.map_err(MapError::IoError).map_err(map_error(name))?);
         Ok(())
     }
 
@@ -75,7 +84,7 @@ impl Maps {
     where
         M: TryFrom<Map, Error = MapError>,
     {
-        let own = self.0.get(name).ok_or(LoadError::Missing(name))?;
+        let own = self.all.get(name).ok_or(LoadError::Missing(name))?;
         let data = own.try_clone().map_err(MapError::IoError).and_then(MapData::from_fd);
         typed(name, Some(data.and_then(Map::from_map_data).map_err(map_error(name))?))
     }

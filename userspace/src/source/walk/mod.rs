@@ -8,6 +8,7 @@ pub mod compare;
 pub mod maps;
 pub mod pace;
 pub mod resync;
+pub mod schedule;
 mod verify;
 
 use std::{
