@@ -5,9 +5,7 @@
 
 use core::{ffi::c_void, ptr::from_mut};
 
-use aya_ebpf::{
-    helpers::generated::bpf_loop, macros::raw_tracepoint, programs::RawTracePointContext,
-};
+use aya_ebpf::{helpers::generated::bpf_loop, programs::RawTracePointContext};
 use septwatch_common::{
     Level, Line, PageKind,
     kvm::Member,
@@ -136,8 +134,10 @@ fn of_vcpu(look: &Look, index: u64) -> Option<Ended> {
 
 /// Arguments: `struct kvm *`, the TD, the mode, and 0 for the TD itself, else a vCPU's index and 1. Answers with an
 /// [`Ended`].
-#[raw_tracepoint]
-pub fn walk_control(ctx: RawTracePointContext) -> i32 {
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "raw_tp")]
+extern "C" fn walk_control(ctx: *mut c_void) -> i32 {
+    let ctx = RawTracePointContext::new(ctx);
     let look = Look::new(ctx.arg(0), ctx.arg(1), ctx.arg(2));
     let which: u64 = ctx.arg(3);
     if begin(which.wrapping_add(1)).is_none() || told().is_none() {

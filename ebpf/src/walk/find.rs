@@ -3,9 +3,7 @@
 
 use core::{ffi::c_void, hint::black_box};
 
-use aya_ebpf::{
-    helpers::generated::bpf_probe_read_kernel, macros::raw_tracepoint, programs::RawTracePointContext,
-};
+use aya_ebpf::{helpers::generated::bpf_probe_read_kernel, programs::RawTracePointContext};
 use septwatch_common::{
     Level, Life, Line, PageKind, Suspect, Td,
     kvm::{Member, TDX_VM},
@@ -164,8 +162,10 @@ extern "C" fn walk_find(ctx: *mut c_void) -> i32 {
 
 /// Arguments: `struct kvm *`, the TD, nothing, and reasons for doubt that go, with those that come above them. Answers
 /// with 1 where the TD is there.
-#[raw_tracepoint]
-pub fn walk_mark(ctx: RawTracePointContext) -> i32 {
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "raw_tp")]
+extern "C" fn walk_mark(ctx: *mut c_void) -> i32 {
+    let ctx = RawTracePointContext::new(ctx);
     let look = Look::new(ctx.arg(0), ctx.arg(1), 0);
     let reasons: u64 = ctx.arg(3);
     let Some(record) = look.record() else { return 0 };

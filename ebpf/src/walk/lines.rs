@@ -2,7 +2,7 @@
 
 use core::{ffi::c_void, ptr::from_mut};
 
-use aya_ebpf::{helpers::generated::bpf_loop, macros::raw_tracepoint, programs::RawTracePointContext};
+use aya_ebpf::{helpers::generated::bpf_loop, programs::RawTracePointContext};
 use septwatch_common::{
     Line, PageKind,
     config::CHUNK,
@@ -89,8 +89,10 @@ fn sept(lines: &Lines<'_>, line: Line, pfn: u64) -> Option<u64> {
 }
 
 /// Arguments: `struct kvm *`, the TD, nothing, the key of the chunk. Answers with an [`Ended`].
-#[raw_tracepoint]
-pub fn walk_lines(ctx: RawTracePointContext) -> i32 {
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "raw_tp")]
+extern "C" fn walk_lines(ctx: *mut c_void) -> i32 {
+    let ctx = RawTracePointContext::new(ctx);
     let look = Look::new(ctx.arg(0), ctx.arg(1), 0);
     let key: u64 = ctx.arg(3);
     if begin(key.wrapping_add(1)).is_none() {
@@ -99,8 +101,7 @@ pub fn walk_lines(ctx: RawTracePointContext) -> i32 {
     if look.record().is_none() {
         return Ended::Over as i32;
     }
-    let mut lines =
-        Lines { look: &look, pfn: key.wrapping_mul(CHUNK as u64), gfn: 0, table: 0, torn: false };
+    let mut lines = Lines { look: &look, pfn: key.wrapping_mul(CHUNK as u64), gfn: 0, table: 0, torn: false };
     // SAFETY: `one` has the signature that the helper asks for, and `lines` outlives the loop.
     unsafe { bpf_loop(CHUNK as u32, one as *mut c_void, from_mut(&mut lines).cast(), 0) };
     let ended = if lines.torn { Ended::Torn } else { Ended::Done };

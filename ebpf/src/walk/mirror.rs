@@ -8,7 +8,6 @@ use core::{ffi::c_void, ptr::from_mut};
 
 use aya_ebpf::{
     helpers::generated::{bpf_loop, bpf_probe_read_kernel},
-    macros::raw_tracepoint,
     programs::RawTracePointContext,
 };
 use septwatch_common::{
@@ -301,8 +300,10 @@ fn step(look: &Look, gfn: u64) -> Option<Ended> {
 }
 
 /// Arguments: `struct kvm *`, the TD, the mode, the first guest frame. Answers with an [`Ended`].
-#[raw_tracepoint]
-pub fn walk_mirror(ctx: RawTracePointContext) -> i32 {
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "raw_tp")]
+extern "C" fn walk_mirror(ctx: *mut c_void) -> i32 {
+    let ctx = RawTracePointContext::new(ctx);
     let look = Look::new(ctx.arg(0), ctx.arg(1), ctx.arg(2));
     let gfn: u64 = ctx.arg(3);
     if begin(gfn).is_none() {
@@ -310,4 +311,3 @@ pub fn walk_mirror(ctx: RawTracePointContext) -> i32 {
     }
     step(&look, gfn).unwrap_or(Ended::Torn) as i32
 }
-

@@ -6,6 +6,8 @@
 //! TDH.MNG.KEY.FREEID, whose hook marks the TD's record. So each run looks at the record first, then at memory; even so it
 //! takes what it reads for no more than what it proves to be.
 
+// aya's macro for a raw tracepoint's program drops what that answers: these have none.
+
 mod control;
 mod enter;
 mod find;

@@ -143,10 +143,12 @@ fn line_json(pfn: u64, line: Line) -> Value {
 }
 
 fn json(audit: &Audit) -> Value {
-    let side = |line: Line| line.is_open().then(|| line_json(0, line)).map(|mut line| {
-        line.as_object_mut().and_then(|line| line.remove("pfn"));
-        line
-    });
+    let side = |line: Line| {
+        line.is_open().then(|| line_json(0, line)).map(|mut line| {
+            line.as_object_mut().and_then(|line| line.remove("pfn"));
+            line
+        })
+    };
     let difference = |difference: &Difference| {
         json!({
             "pfn": difference.pfn, "ledger": side(difference.line()), "kvm": side(difference.kvm()),

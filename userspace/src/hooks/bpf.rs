@@ -189,7 +189,8 @@ pub fn iterate(program: BorrowedFd<'_>) -> Result<(), BpfError> {
     let link = descriptor(bpf_cmd::BPF_LINK_CREATE, &mut attr).map_err(refused("LINK_CREATE"))?;
     let mut attr = zeroed();
     attr.iter_create.link_fd = link.as_raw_fd() as u32;
-    let mut all = File::from(descriptor(bpf_cmd::BPF_ITER_CREATE, &mut attr).map_err(refused("ITER_CREATE"))?);
+    let mut all =
+        File::from(descriptor(bpf_cmd::BPF_ITER_CREATE, &mut attr).map_err(refused("ITER_CREATE"))?);
     loop {
         match all.read(&mut [0; 64]) {
             Ok(0) => return Ok(()),

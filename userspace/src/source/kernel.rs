@@ -42,8 +42,23 @@ pub use allocations::Allocations;
 
 /// Maps that userspace reads.
 const MAPS: [&str; 17] = [
-    "VITAL", "PAGES", "COUNTERS", "CONTROL", "LEDGER", "WINDOWS", "TDS", "QUICK", "TD_RULES", "HELD",
-    "CRASH", "CORDON", "CORDONED", ASKED, FOUND, TOLD, DIFFERENCES,
+    "VITAL",
+    "PAGES",
+    "COUNTERS",
+    "CONTROL",
+    "LEDGER",
+    "WINDOWS",
+    "TDS",
+    "QUICK",
+    "TD_RULES",
+    "HELD",
+    "CRASH",
+    "CORDON",
+    "CORDONED",
+    ASKED,
+    FOUND,
+    TOLD,
+    DIFFERENCES,
 ];
 
 /// The programs cannot be read.

@@ -306,7 +306,10 @@ pub fn live(options: &Options, plan: Option<Plan>) -> Result<(Kernel, Opened), O
     kernel.complete(&Note::new(hooks, attached, latency, reactions))?;
     let plan = Some(plan);
     let taken_over = false;
-    Ok((kernel, Opened { hooks, attached, not_attached, taken_over, replaced, latency, reactions, walk, plan }))
+    Ok((
+        kernel,
+        Opened { hooks, attached, not_attached, taken_over, replaced, latency, reactions, walk, plan },
+    ))
 }
 
 /// A shape of the plan as the programs take it.

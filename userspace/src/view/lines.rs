@@ -35,7 +35,9 @@ pub fn walked(outcome: &Outcome) -> String {
         Walked::Suspect(why) => format!("verdicts on it stay suspect: {why}"),
         Walked::Over => "it ended meanwhile".to_owned(),
     };
-    format!("TD {td} (pid {tgid}) ran already: {tables} of KVM, {frames}, {entered} taken over in {took}; {so}")
+    format!(
+        "TD {td} (pid {tgid}) ran already: {tables} of KVM, {frames}, {entered} taken over in {took}; {so}"
+    )
 }
 
 /// So many of something.

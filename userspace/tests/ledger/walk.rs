@@ -63,9 +63,8 @@ impl World {
         let td = ledger.td_begin(TDR, 1, Suspect::LATE.and(Suspect::WALK)).unwrap();
         let record = ledger.record(td).unwrap();
         (record.finalized, record.life) = (1, Life::Finalized as u8);
-        let mirror = (0..FRAMES).map(|at| {
-            (GFN + at, if mapped.contains(&at) { Entry::Present(PFN + at) } else { Entry::None })
-        });
+        let mirror = (0..FRAMES)
+            .map(|at| (GFN + at, if mapped.contains(&at) { Entry::Present(PFN + at) } else { Entry::None }));
         Self {
             ledger,
             td,
@@ -133,7 +132,12 @@ impl World {
             gfn,
             level: Level::L4K,
             hkid: 1,
-            answer: Answer { status: Status(0), ext_err1: 0, ext_err2: 0, now_ns: self.ledger.running.now_ns },
+            answer: Answer {
+                status: Status(0),
+                ext_err1: 0,
+                ext_err2: 0,
+                now_ns: self.ledger.running.now_ns,
+            },
         };
         let mut out = Finding::NONE;
         if tracker::seamcall(self, leaf, &call, &mut out) {

@@ -3,14 +3,13 @@
 
 use aya::Btf;
 use septwatch::{
-    hooks::{
-        load::{Memory, PageStruct, Rings, Settings},
-    },
-    source::kernel::Kernel,
+    hooks::load::{Memory, PageStruct, Rings, Settings},
+    source::{kernel::Kernel, walk::At},
 };
 use septwatch_common::{
     config::NO_ARGUMENT,
     kvm::{MEMBERS, POINTS},
+    walk::{Ended, Found, Mode},
 };
 
 fn settings() -> Settings {
@@ -43,4 +42,8 @@ fn the_kernel_takes_the_programs() {
     kernel.load_walk(&btf).unwrap();
     let mut walker = kernel.walker().unwrap();
     assert_eq!(walker.find(true).unwrap(), []);
+    for at in [At::Mirror(0), At::Control(0), At::Lines(0)] {
+        let (ended, told, differences) = walker.step(&Found::default(), Mode::Compare, at).unwrap();
+        assert_eq!((ended, told.seen, differences.len()), (Ended::Over, 0, 0), "there is no such TD: {at:?}");
+    }
 }

@@ -66,10 +66,7 @@ fn read(out: &Path, name: &str) -> Result<String> {
 type Sides = (BTreeMap<u64, Lent>, BTreeMap<u64, Lent>);
 
 fn sides(out: &Path, name: &str) -> Result<Sides> {
-    Ok((
-        of_ledger(&read(out, &format!("{name}.ledger"))?),
-        of_module(&read(out, &format!("{name}.owned"))?),
-    ))
+    Ok((of_ledger(&read(out, &format!("{name}.ledger"))?), of_module(&read(out, &format!("{name}.owned"))?)))
 }
 
 fn word<'a>(line: &'a str, key: &str) -> Option<&'a str> {

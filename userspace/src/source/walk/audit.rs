@@ -96,7 +96,8 @@ pub fn audit(walker: &mut Walker, wanted: Option<u32>, pace: &mut Pace<'_>) -> R
     }
     let keys: Vec<u64> = walker.chunks().collect();
     for key in keys {
-        let owners: BTreeSet<u16> = walker.open_lines(key).into_iter().map(|(_, line)| line.owner()).collect();
+        let owners: BTreeSet<u16> =
+            walker.open_lines(key).into_iter().map(|(_, line)| line.owner()).collect();
         for (td, audited) in found.iter().zip(&mut audit.tds) {
             let is_of = audited.compared != Compared::Unknown && audited.compared != Compared::BeingTakenOver;
             if is_of && audited.compared != Compared::Over && owners.contains(&(td.td as u16)) {

@@ -109,6 +109,21 @@ pub fn settle() -> Result<(), WalkError> {
     }
 }
 
+/// Whether this kernel waits so.
+///
+/// # Errors
+/// It does not.
+pub fn waits() -> Result<(), WalkError> {
+    const QUERY: libc::c_long = 0;
+    const GLOBAL: libc::c_long = 1;
+    // SAFETY: three numbers.
+    match unsafe { libc::syscall(libc::SYS_membarrier, QUERY, 0, 0) } {
+        -1 => Err(WalkError::Barrier(io::Error::last_os_error())),
+        commands if commands & GLOBAL != 0 => Ok(()),
+        _ => Err(WalkError::Barrier(io::Error::from_raw_os_error(libc::EINVAL))),
+    }
+}
+
 /// What a step looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum At {
@@ -202,7 +217,12 @@ impl Walker {
     ///
     /// # Errors
     /// The program cannot be run.
-    pub fn step(&mut self, td: &Found, mode: Mode, at: At) -> Result<(Ended, Told, Vec<Difference>), WalkError> {
+    pub fn step(
+        &mut self,
+        td: &Found,
+        mode: Mode,
+        at: At,
+    ) -> Result<(Ended, Told, Vec<Difference>), WalkError> {
         let (program, at) = match at {
             At::Mirror(gfn) => (&self.mirror, gfn),
             At::Control(which) => (&self.control, which),

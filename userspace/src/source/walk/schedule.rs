@@ -96,7 +96,8 @@ impl State {
         for td in audit.tds.iter().filter(|td| !td.differences.is_empty()) {
             let count = td.differences.len();
             self.news.push(format!("audit: TD {} (pid {}): {count} frames differ", td.td, td.tgid));
-            self.news.extend(td.differences.iter().take(TOLD).map(|each| format!("audit: {}", audit::told(each))));
+            self.news
+                .extend(td.differences.iter().take(TOLD).map(|each| format!("audit: {}", audit::told(each))));
         }
     }
 }
