@@ -110,7 +110,7 @@ fn of_module(text: &str) -> BTreeMap<u64, Lent> {
         let get = |key: &str| number(word(line, key)?);
         let kind = word(line, "type")?;
         let place = (kind == "REG").then(|| Some((get("gpa")? >> 12, get("level")?)));
-        Some((get("pfn")?, (kind.to_owned(), get("tdr")?, place.flatten())))
+        Some((get("pfn")?, (kind.to_owned(), get("tdr")? >> 12, place.flatten())))
     };
     text.lines().filter_map(lent).collect()
 }
@@ -162,9 +162,9 @@ mod tests {
     use super::*;
 
     const OWNED: &str = "\
-pfn=0x10 type=TDR td=1 tdr=0x10 gpa=0 level=0 state=FREE
-pfn=0x11 type=TDCX td=1 tdr=0x10 gpa=0 level=0 state=FREE
-pfn=0x20 type=REG td=1 tdr=0x10 gpa=0x100000000 level=0 state=MAPPED
+pfn=0x10 type=TDR td=1 tdr=0x10000 gpa=0 level=0 state=FREE
+pfn=0x11 type=TDCX td=1 tdr=0x10000 gpa=0 level=0 state=FREE
+pfn=0x20 type=REG td=1 tdr=0x10000 gpa=0x100000000 level=0 state=MAPPED
 ";
     const LINES: &str = "\
 TD 1 (pid 7): 4 tables of KVM with 3 frames, 1 line of the ledger: equal
@@ -188,7 +188,7 @@ line pfn=0x20 owner=1 kind=Leaf level=0 gfn=0x100000 state=mapped walked=true
         assert!(!judged(OWNED, &fewer).equal);
         assert!(!judged(OWNED, &LINES.replace("gfn=0x100000", "gfn=0x100001")).equal);
         assert!(!judged(OWNED, &LINES.replace("state=mapped", "state=blocked")).equal);
-        assert!(!judged(&OWNED.replace("0x20", "0x21"), LINES).equal);
+        assert!(!judged(&OWNED.replace("pfn=0x20", "pfn=0x21"), LINES).equal);
         assert!(!judged("", "").equal, "what compares nothing proves nothing");
     }
 }

@@ -126,11 +126,11 @@ echo 'septwatch did not start'
 exit 1
 ";
 
-/// `lab-walked N`: waits until so many TDs that ran already were taken over, or could not be.
+/// `lab-walked N`: waits until so many TDs that ran already were taken over, whole.
 const WALKED: &str = "\
 #!/bin/busybox sh
 for tenth in $(seq 6000); do
-  [ \"$(grep -c '\"type\":\"resynchronised\"' /out/septwatch.json)\" -ge $1 ] && exit 0
+  [ \"$(grep -c '\"walked\":\"complete\"' /out/septwatch.json)\" -ge $1 ] && exit 0
   [ -f /out/septwatch.code ] && break
   usleep 100000
 done
@@ -139,7 +139,7 @@ exit 1
 ";
 
 /// `lab-compare NAME`, while nothing moves: every line of the ledger, and who owns which frame by the software module.
-/// `lab-audit NAME`: what `septwatch audit` says; its exit code is the answer.
+/// `lab-audit NAME`: what `septwatch audit` says; the answer is its exit code, and how many frames differ.
 const COMPARE: &str = "\
 #!/bin/busybox sh
 mkdir -p /out/cold
@@ -153,7 +153,7 @@ mkdir -p /out/cold
 name=$1
 shift
 septwatch audit $* >/out/cold/$name.audit 2>&1
-echo code $?
+echo code $?, $(grep -c '^  pfn' /out/cold/$name.audit) differ
 ";
 
 /// The init of a crash kernel: what is in the memory of the one before goes to the console.
