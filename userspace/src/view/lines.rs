@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, iter};
 
 use septwatch_common::{
-    Leaf, Level, Life, Status, Violation,
+    Leaf, Level, Life, Line, Status, Violation,
     kvm::{GmemOp, VmStage},
     wire::{Hook, VmLife},
     zap::PFN_UNKNOWN,
@@ -27,7 +27,7 @@ use crate::{
 
 /// What came of taking over a TD that ran already.
 pub fn walked(outcome: &Outcome) -> String {
-    let Outcome { td, tgid, walked, tables, frames, entered, took_us } = outcome;
+    let Outcome { td, tgid, walked, tables, frames, entered, took_us, .. } = outcome;
     let (tables, frames) = (plural(*tables, "table"), plural(*frames, "frame"));
     let took = span(took_us.saturating_mul(1000));
     let so = match walked {
@@ -174,6 +174,9 @@ pub fn headline(verdict: &Verdict) -> String {
 /// What a violation means and how it came about: lines of their own.
 pub fn details(verdict: &Verdict, places: &Places) -> Vec<String> {
     let mut lines = vec![meaning(verdict)];
+    if verdict.line.is_some_and(Line::is_walked) {
+        lines.push("lent before septwatch began: taken over from KVM's mirror page table".to_owned());
+    }
     if let Some(failed) = verdict.failed {
         let mut line = match failed.leaf {
             Some(leaf) => format!("{} answered {}", leaf.name(), failed.status),

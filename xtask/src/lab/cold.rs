@@ -124,21 +124,21 @@ pub fn table(out: &Path) -> String {
     if !walked.is_empty() {
         let _ = writeln!(
             text,
-            "  {:>4} {:>7} {:>9} {:>9} {:>10} {:>22}  came out",
-            "TD", "tables", "frames", "entered", "ms", "s per million frames"
+            "  {:>4} {:>7} {:>9} {:>9} {:>10} {:>26}  came out",
+            "TD", "tables", "frames", "entered", "ms", "CPU s per million frames"
         );
     }
     for line in &walked {
         let get = |key: &str| line[key].as_u64().unwrap_or(0);
         let (frames, us) = (get("frames"), get("took_us"));
-        let per_million = if frames == 0 { 0.0 } else { us as f64 / frames as f64 };
+        let per_million = if frames == 0 { 0.0 } else { get("cpu_us") as f64 / frames as f64 };
         let how = match &line["walked"] {
             Value::String(how) => how.clone(),
             other => other["suspect"].as_str().map_or_else(String::new, |why| format!("suspect: {why}")),
         };
         let _ = writeln!(
             text,
-            "  {:>4} {:>7} {frames:>9} {:>9} {:>10.1} {per_million:>22.2}  {how}",
+            "  {:>4} {:>7} {frames:>9} {:>9} {:>10.1} {per_million:>26.2}  {how}",
             get("td"),
             get("tables"),
             get("entered"),

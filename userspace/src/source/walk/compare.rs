@@ -193,3 +193,40 @@ pub fn lines(
     }
     Ok(sweep)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(seen: u32, entered: u32) -> Told {
+        Told { seen, entered, known: seen - entered, ..Told::default() }
+    }
+
+    #[test]
+    fn a_sweep_counts_and_keeps_a_sample_of_what_had_something() {
+        let mut sweep = Sweep { random: 7, ..Sweep::default() };
+        for at in 0..1000 {
+            assert!(sweep.took(At::Mirror(at), (Ended::Done, told(3, 2), Vec::new())));
+            assert!(sweep.took(At::Mirror(at), (Ended::Absent, told(0, 0), Vec::new())));
+        }
+        assert_eq!((sweep.frames, sweep.entered, sweep.known, sweep.steps), (3000, 2000, 1000, 1000));
+        assert_eq!(sweep.sample.len(), SAMPLE as usize);
+        let late = sweep.sample.iter().filter(|at| matches!(at, At::Mirror(at) if *at >= 500)).count();
+        assert!((16..48).contains(&late), "{late} of 64 are from the second half");
+    }
+
+    #[test]
+    fn a_sweep_ends_where_there_is_no_sense_in_going_on() {
+        let nothing = || (told(0, 0), Vec::new());
+        let one = |ended| (ended, nothing().0, nothing().1);
+        let mut sweep = Sweep { random: 7, ..Sweep::default() };
+        assert!(!sweep.took(At::Mirror(0), one(Ended::Last)));
+        assert!(!sweep.took(At::Mirror(0), one(Ended::NoMirror)));
+        assert!(sweep.took(At::Control(1), one(Ended::NotYet)), "the next vCPU may be there");
+        assert!(!sweep.took(At::Mirror(0), one(Ended::NotYet)), "none of its leaves is to be had");
+        assert!(!sweep.took(At::Mirror(0), one(Ended::Over)) && sweep.over);
+        let mut sweep = Sweep::default();
+        let read = (0..1000).take_while(|at| sweep.took(At::Mirror(*at), one(Ended::Torn))).count();
+        assert_eq!(read + 1, UNREAD, "a table that cannot be read is gone past, and not for ever");
+    }
+}

@@ -22,7 +22,7 @@ use super::{
     pace::Pace,
     settle, verify,
 };
-use crate::locked::lock;
+use crate::{here::thread_cpu_ns, locked::lock};
 
 /// How much of a CPU it takes, unless somebody says otherwise.
 pub const PERCENT: u32 = 50;
@@ -54,8 +54,10 @@ pub struct Outcome {
     pub frames: u64,
     /// Of them, those that were entered.
     pub entered: u64,
-    /// How long it took.
+    /// How long it took, with rests, and with the second look.
     pub took_us: u64,
+    /// Of a CPU, that entering took: without the second look.
+    pub cpu_us: u64,
 }
 
 /// How far it is.
@@ -187,20 +189,21 @@ impl Work<'_> {
 
     /// Walks a TD. None: it cannot be done yet.
     fn one(&mut self, td: &Found) -> Result<Option<Outcome>, WalkError> {
-        let begun = Instant::now();
+        let mut spent = Spent::default();
         let before = lock(self.state).progress.entered;
         let mut pace = Pace::new(self.percent, Some(self.stop));
         if !self.walker.mark(td, Suspect::default(), Suspect::WALK)? {
-            return Ok(Some(outcome(td, Walked::Over, &Sweep::default(), begun)));
+            return Ok(Some(outcome(td, Walked::Over, &Sweep::default(), &spent)));
         }
         let state = self.state;
         let mut progress = |sweep: &Sweep| lock(state).progress.entered = before + sweep.entered;
         let sweep = compare::sweep(&mut self.walker, td, Mode::Enter, &mut pace, &mut progress)?;
+        spent.entered();
         if sweep.stopped {
             return Ok(None);
         }
         if sweep.over {
-            return Ok(Some(outcome(td, Walked::Over, &sweep, begun)));
+            return Ok(Some(outcome(td, Walked::Over, &sweep, &spent)));
         }
         if sweep.not_yet != 0 {
             return Ok(None);
@@ -217,7 +220,7 @@ impl Work<'_> {
             _ => Suspect::WALK,
         };
         let walked = if self.walker.mark(td, gone, Suspect::default())? { walked } else { Walked::Over };
-        Ok(Some(outcome(td, walked, &sweep, begun)))
+        Ok(Some(outcome(td, walked, &sweep, &spent)))
     }
 
     /// Why verdicts on a TD stay suspect, if they do.
@@ -239,7 +242,27 @@ impl Work<'_> {
     }
 }
 
-fn outcome(td: &Found, walked: Walked, sweep: &Sweep, begun: Instant) -> Outcome {
+/// Time that a TD takes.
+struct Spent {
+    begun: Instant,
+    cpu_ns: u64,
+    entering_ns: u64,
+}
+
+impl Default for Spent {
+    fn default() -> Self {
+        Self { begun: Instant::now(), cpu_ns: thread_cpu_ns(), entering_ns: 0 }
+    }
+}
+
+impl Spent {
+    /// All is entered.
+    fn entered(&mut self) {
+        self.entering_ns = thread_cpu_ns().saturating_sub(self.cpu_ns);
+    }
+}
+
+fn outcome(td: &Found, walked: Walked, sweep: &Sweep, spent: &Spent) -> Outcome {
     Outcome {
         td: td.id,
         tgid: td.tgid,
@@ -247,6 +270,7 @@ fn outcome(td: &Found, walked: Walked, sweep: &Sweep, begun: Instant) -> Outcome
         tables: sweep.tables,
         frames: sweep.frames,
         entered: sweep.entered,
-        took_us: begun.elapsed().as_micros() as u64,
+        took_us: spent.begun.elapsed().as_micros() as u64,
+        cpu_us: spent.entering_ns / 1000,
     }
 }
