@@ -65,10 +65,68 @@ pub enum Member {
     FilePrivateData = 13,
     /// `struct inode::i_rdev`, `dev_t` of 32 bits.
     InodeIRdev = 14,
+    /// `struct file_operations::release`
+    FopRelease = 15,
+    /// `struct task_struct::tgid`
+    TaskTgid = 16,
+    /// `struct task_struct::comm`
+    TaskComm = 17,
+    /// `struct task_struct::cgroups`
+    TaskCgroups = 18,
+    /// `struct css_set::dfl_cgrp`
+    CssSetDflCgrp = 19,
+    /// `struct cgroup::kn`
+    CgroupKn = 20,
+    /// `struct kernfs_node::id`
+    KernfsId = 21,
+    /// `struct page::private`
+    PagePrivate = 22,
+    /// From a `struct kvm` to `struct kvm_tdx::state`.
+    KvmTdxState = 23,
+    /// From a `struct kvm` to `struct kvm_tdx::hkid`.
+    KvmTdxHkid = 24,
+    /// `struct kvm::arch.tdp_mmu_roots`, the head of the list.
+    KvmRoots = 25,
+    /// `struct kvm_mmu_page::link`
+    MmuPageLink = 26,
+    /// `struct kvm_mmu_page::role`, 32 bits.
+    MmuPageRole = 27,
+    /// `struct kvm_mmu_page::gfn`
+    MmuPageGfn = 28,
+    /// `struct kvm_mmu_page::spt`
+    MmuPageSpt = 29,
+    /// `struct kvm_mmu_page::external_spt`
+    MmuPageExternalSpt = 30,
+    /// First bit of `union kvm_mmu_page_role::level`, which has 4.
+    RoleLevel = 31,
+    /// Bit of `union kvm_mmu_page_role::is_mirror`.
+    RoleIsMirror = 32,
+    /// Bit of `union kvm_mmu_page_role::invalid`.
+    RoleInvalid = 33,
+    /// `struct tdx_td::tdcs_pages`
+    TdTdcsPages = 34,
+    /// `struct tdx_td::tdcs_nr_pages`
+    TdTdcsCount = 35,
+    /// `struct tdx_td::tdcx_nr_pages`
+    TdTdcxCount = 36,
+    /// `struct tdx_vp::tdcx_pages`
+    VpTdcxPages = 37,
+    /// From a `struct kvm_vcpu` to the `struct tdx_vp` of the same `struct vcpu_tdx`.
+    VcpuVp = 38,
+    /// From a `struct kvm_vcpu` to `struct vcpu_tdx::state`.
+    VcpuState = 39,
+    /// `struct kvm::vcpu_array.xa_head`
+    KvmVcpus = 40,
+    /// `struct xa_node::shift`
+    XaNodeShift = 41,
+    /// `struct xa_node::slots`
+    XaNodeSlots = 42,
+    /// Slots of a `struct xa_node`, a power of two.
+    XaNodeCount = 43,
 }
 
 /// Members that are looked up.
-pub const MEMBERS: usize = 15;
+pub const MEMBERS: usize = 44;
 
 /// "This kernel has no such member."
 pub const NO_MEMBER: u64 = u64::MAX;
@@ -81,6 +139,9 @@ pub const REQ_VM_DEAD: u64 = 1;
 
 /// `SPTE_MMU_PRESENT_MASK` (arch/x86/kvm/mmu/spte.h): an entry of the mirror page table that maps something.
 pub const SPTE_PRESENT: u64 = 1 << 11;
+
+/// `PT_PAGE_SIZE_MASK` (arch/x86/kvm/mmu/spte.h): above the lowest level, an entry that maps a page, not a table.
+pub const SPTE_LEAF: u64 = 1 << 7;
 
 /// Frame number in an entry of the mirror page table: bits 51:12.
 pub const fn spte_to_pfn(spte: u64) -> u64 {

@@ -15,6 +15,7 @@ pub mod status;
 pub mod td;
 pub mod tracker;
 pub mod violation;
+pub mod walk;
 pub mod wire;
 pub mod zap;
 

@@ -63,6 +63,9 @@ pub enum State {
     Removed = 3,
     /// An S-EPT or control page, until it is reclaimed.
     Owned = 4,
+    /// The walk of a TD that began before septwatch is about to open the line: see [`crate::tracker::walk`]. Nothing is
+    /// held against it yet, and it lasts for a moment.
+    Tentative = 5,
 }
 
 impl State {
@@ -73,7 +76,8 @@ impl State {
             1 => Self::Mapped,
             2 => Self::Blocked,
             3 => Self::Removed,
-            _ => Self::Owned,
+            4 => Self::Owned,
+            _ => Self::Tentative,
         }
     }
 
@@ -85,6 +89,7 @@ impl State {
             Self::Blocked => "blocked",
             Self::Removed => "removed",
             Self::Owned => "owned",
+            Self::Tentative => "tentative",
         }
     }
 }
@@ -98,7 +103,8 @@ impl State {
 /// | 4 | reused: the allocator handed it out after that |
 /// | 7:5 | [`PageKind`] |
 /// | 10:8 | [`Level`] of the leaf that the frame is part of, or of the S-EPT page |
-/// | 24:11 | index of the owning TD, 1 to 16383 |
+/// | 23:11 | index of the owning TD, 1 to 8191 |
+/// | 24 | walked: KVM's mirror page table told of it, not the SEAMCALL that lent it |
 /// | 63:25 | guest frame number (a private gpa has at most 51 bits) |
 ///
 /// Every frame of a 2M leaf has a line of its own, with its own gfn and level 2M: a look-up by frame is always one
@@ -117,7 +123,8 @@ const LOW_BITS: u32 = 5;
 const KIND_SHIFT: u32 = 5;
 const LEVEL_SHIFT: u32 = 8;
 const OWNER_SHIFT: u32 = 11;
-const OWNER_BITS: u32 = 14;
+const OWNER_BITS: u32 = 13;
+const WALKED: u64 = 1 << 24;
 const GFN_SHIFT: u32 = 25;
 
 /// Largest index of a TD that a line can hold.
@@ -159,6 +166,18 @@ impl Line {
     #[inline(always)]
     pub const fn is_in_sept(self) -> bool {
         matches!(self.0 & 7, 1 | 2)
+    }
+
+    /// Whether the walk is about to open it: it is no lending yet.
+    #[inline(always)]
+    pub const fn is_tentative(self) -> bool {
+        self.0 & 7 == State::Tentative as u64
+    }
+
+    /// Whether a zap can be under way for it: a guest leaf that is in the S-EPT, or about to be known to be.
+    #[inline(always)]
+    pub(crate) const fn has_zap(self) -> bool {
+        self.is_in_sept() || self.is_tentative() && self.0 >> KIND_SHIFT & 7 == PageKind::Leaf as u64
     }
 
     /// Whether the allocator received the frame while the line was open.
@@ -216,7 +235,20 @@ impl Line {
     /// Whether it is about the lending that `opened` began: the same TD, kind, level and gfn.
     #[inline(always)]
     pub const fn is_lending(self, opened: Self) -> bool {
-        self.0 >> KIND_SHIFT == opened.0 >> KIND_SHIFT
+        (self.0 ^ opened.0) & !WALKED & !LOW == 0
+    }
+
+    /// The same line as the walk enters it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn walked(self) -> Self {
+        Self(self.0 | WALKED)
+    }
+
+    /// Whether KVM's mirror page table told of it: septwatch did not see it being lent.
+    #[inline(always)]
+    pub const fn is_walked(self) -> bool {
+        self.0 & WALKED != 0
     }
 
     /// The same line in another state.
@@ -351,6 +383,8 @@ impl Op {
 /// - A release of a removed, unflushed frame closes its line: the module does not hold it any more, so that no later
 ///   SEAMCALL would.
 /// - Events on closed lines are no violations: most frames of a host were never lent.
+/// - Nor are they on tentative ones, which are not lent as long as the walk has not made sure. Whatever says that the
+///   frame is lent, or is not, has the last word: the walk finds another line than it left, and goes.
 const fn judge(line: Line, op: Op) -> (Line, Option<Violation>) {
     use Violation::{
         DoubleMap, FreedUnflushed, FreedWhileBlocked, FreedWhileMapped, FreedWhileOwned, OutOfOrder,
@@ -358,7 +392,7 @@ const fn judge(line: Line, op: Op) -> (Line, Option<Violation>) {
     let state = line.state();
     match op {
         Op::Lend(new) => match state {
-            State::Free => (new, None),
+            State::Free | State::Tentative => (new, None),
             State::Removed => (new, Some(OutOfOrder)),
             State::Mapped | State::Blocked | State::Owned => (new, Some(DoubleMap)),
         },
@@ -371,10 +405,11 @@ const fn judge(line: Line, op: Op) -> (Line, Option<Violation>) {
             State::Blocked => {
                 (line.with_state(State::Removed), if ordered { None } else { Some(OutOfOrder) })
             }
+            State::Tentative => (line.with_state(State::Removed), None),
             State::Free | State::Removed | State::Owned => (line, None),
         },
         Op::Flush => match state {
-            State::Removed => (Line::FREE, None),
+            State::Removed | State::Tentative => (Line::FREE, None),
             State::Mapped | State::Blocked => (line, Some(OutOfOrder)),
             State::Free | State::Owned => (line, None),
         },
@@ -388,6 +423,7 @@ const fn judge(line: Line, op: Op) -> (Line, Option<Violation>) {
             }
             match state {
                 State::Free => (line, None),
+                State::Tentative => (Line::FREE, None),
                 State::Mapped => (line.with(RELEASED), Some(FreedWhileMapped)),
                 State::Blocked => (line.with(RELEASED), Some(FreedWhileBlocked)),
                 State::Removed => (Line::FREE, Some(FreedUnflushed)),
@@ -395,7 +431,7 @@ const fn judge(line: Line, op: Op) -> (Line, Option<Violation>) {
             }
         }
         Op::Alloc => match state {
-            State::Free => (line, None),
+            State::Free | State::Tentative => (line, None),
             State::Removed if !line.is_released() => (Line::FREE, Some(FreedUnflushed)),
             _ if line.is_reused() => (line, None),
             _ => (line.with(RELEASED | REUSED), Some(Violation::ReusedWhileMapped)),

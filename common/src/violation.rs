@@ -103,18 +103,32 @@ impl Suspect {
     pub const ZAPS_FULL: Self = Self(1 << 3);
     /// The table of TDs was full: some TD is not tracked.
     pub const TDS_FULL: Self = Self(1 << 4);
+    /// What was lent to the TD before is being taken over, from KVM's mirror page table, and that is not complete.
+    pub const WALK: Self = Self(1 << 5);
 
-    const NAMES: [(Self, &'static str); 5] = [
+    const NAMES: [(Self, &'static str); 6] = [
         (Self::LATE, "td-began-before-septwatch"),
         (Self::OUTSIDE, "frames-outside-the-ledger"),
         (Self::MISSED, "hook-missed-an-event"),
         (Self::ZAPS_FULL, "zap-table-was-full"),
         (Self::TDS_FULL, "td-table-was-full"),
+        (Self::WALK, "resynchronisation-not-complete"),
     ];
 
     /// Whether there is no reason for doubt.
     pub const fn is_certain(self) -> bool {
         self.0 == 0
+    }
+
+    /// Those of these that the other set has not.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    /// Whether one of these reasons is among them.
+    pub const fn has(self, any: Self) -> bool {
+        self.0 & any.0 != 0
     }
 
     /// Both sets of reasons together.

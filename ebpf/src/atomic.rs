@@ -43,3 +43,23 @@ pub unsafe fn replace(at: *mut u64, old: u64, new: u64) -> bool {
         unsafe { atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(at, old, new) };
     was == old
 }
+
+/// Takes all bits away but these.
+///
+/// # Safety
+/// `at` must point into a map value, aligned to 4 bytes.
+#[inline(always)]
+pub unsafe fn and(at: *mut u32, bits: u32) {
+    // SAFETY: the caller's promise.
+    unsafe { atomic_and::<u32, u32, { AtomicOrdering::SeqCst }>(at, bits) };
+}
+
+/// Adds these bits.
+///
+/// # Safety
+/// As for [`and`].
+#[inline(always)]
+pub unsafe fn or(at: *mut u32, bits: u32) {
+    // SAFETY: the caller's promise.
+    unsafe { atomic_or::<u32, u32, { AtomicOrdering::SeqCst }>(at, bits) };
+}

@@ -47,6 +47,24 @@ pub fn gmem_fallocate() -> u64 {
     GMEM_FALLOCATE.load()
 }
 
+/// Address of `kvm_vm_release`; 0 where it is not known.
+#[unsafe(no_mangle)]
+static KVM_VM_RELEASE: Global<u64> = Global::new(0);
+
+#[inline(always)]
+pub fn kvm_vm_release() -> u64 {
+    KVM_VM_RELEASE.load()
+}
+
+/// How long a walk waits between its two looks at a frame, in turns of a loop: for tests.
+#[unsafe(no_mangle)]
+static WALK_DELAY: Global<u32> = Global::new(0);
+
+#[inline(always)]
+pub fn walk_delay() -> u32 {
+    WALK_DELAY.load()
+}
+
 /// 1: somebody wants to know how long SEAMCALLs take.
 #[unsafe(no_mangle)]
 static LATENCY: Global<u64> = Global::new(0);
@@ -109,6 +127,12 @@ pub fn member(base: u64, member: Member) -> Option<u64> {
     }
 }
 
+/// The offset itself.
+#[inline(always)]
+pub fn member_value(of: Member) -> Option<u32> {
+    member(0, of).map(|offset| offset as u32)
+}
+
 /// Reads from the kernel's memory.
 #[inline(always)]
 pub fn read_kernel<T>(address: u64) -> Option<T> {
@@ -130,6 +154,12 @@ pub fn pfn_of(page: u64) -> u64 {
         0xff => offset.checked_div(PAGE_STRUCT_SIZE.load()).unwrap_or(0),
         shift => offset >> shift,
     }
+}
+
+/// The `struct page` of a frame.
+#[inline(always)]
+pub fn page_of(pfn: u64) -> u64 {
+    VMEMMAP_BASE.load().wrapping_add(pfn.wrapping_mul(PAGE_STRUCT_SIZE.load()))
 }
 
 /// Reads a word that the observed function's arguments point to.

@@ -54,19 +54,30 @@ pub fn pages_wanted() -> bool {
 /// A TD reached a stage of its life.
 #[inline(always)]
 pub fn td_life(td: u16, record: &Td, now_ns: u64) {
+    life(td, record, now_ns, false);
+}
+
+/// A TD was found, or is seen in another light: by somebody who looks at it, so that the running task is not its own.
+#[inline(always)]
+pub fn td_found(td: u16, record: &Td, now_ns: u64) {
+    life(td, record, now_ns, true);
+}
+
+#[inline(always)]
+fn life(td: u16, record: &Td, now_ns: u64, found: bool) {
     let Some(counters) = counters() else { return };
     // SAFETY: points into this CPU's counters.
     let stream = unsafe { &raw mut (*counters).vital };
     let seq = number(stream);
     let Some(mut entry) = VITAL.reserve_untyped::<TdLife>(0) else { return lost(stream) };
-    let task = Task::current();
+    let task = if found { Task { tgid: record.tgid, tid: record.tgid } } else { Task::current() };
     let event = entry.as_mut_ptr();
     // SAFETY: `event` points to the reserved record; every byte of it is written before it is submitted.
     unsafe {
         ptr::write_bytes(event, 0, 1);
         (*event).header = header(Kind::TdLife, seq, task, now_ns);
         (*event).tdr = record.tdr;
-        (*event).cgroup = task::cgroup();
+        (*event).cgroup = if found { record.cgroup } else { task::cgroup() };
         (*event).lent = record.lent();
         (*event).id = record.id;
         (*event).tid = task.tid;
@@ -74,7 +85,11 @@ pub fn td_life(td: u16, record: &Td, now_ns: u64) {
         (*event).td = td;
         (*event).hkid = record.hkid;
         (*event).life = record.life;
-        task::comm(&raw mut (*event).comm);
+        if found {
+            (*event).comm = record.comm;
+        } else {
+            task::comm(&raw mut (*event).comm);
+        }
     }
     entry.submit(u64::from(BPF_RB_FORCE_WAKEUP));
 }

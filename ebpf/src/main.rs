@@ -44,6 +44,7 @@ mod seamcalls;
 mod steps;
 mod store;
 mod task;
+mod walk;
 
 // bpf_probe_read_kernel, bpf_get_stack and others are lent to GPL-compatible programs only.
 #[unsafe(link_section = "license")]

@@ -111,6 +111,8 @@ fn settings() -> Settings {
         members: [NO_MEMBER; MEMBERS],
         zap_takes_pfn: false,
         gmem_fallocate: 0,
+        kvm_vm_release: 0,
+        walk_delay: 0,
         frames: 1 << 20,
         highest_pfn: (1 << 20) - 1,
         probes: false,

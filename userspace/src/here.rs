@@ -29,6 +29,12 @@ pub fn monotonic_ns() -> u64 {
     time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned()
 }
 
+/// How long this thread has been running on a CPU, in ns.
+pub fn thread_cpu_ns() -> u64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned()
+}
+
 /// Whether what is sent to the host of a URL stays on this one.
 pub fn is_own(host: &str) -> bool {
     let host = host.trim_matches(['[', ']']);

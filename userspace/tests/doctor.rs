@@ -65,6 +65,27 @@ fn modules_may_be_absent() {
     assert!(text.contains("lost: poisoned-while-mapped"));
 }
 
+/// A kernel in which a member of KVM's structures has another name: TDs can be watched, and those that run already not be
+/// taken over, for want of that member.
+#[test]
+fn what_cannot_be_walked_is_said_with_the_member() {
+    let text = Report::of_btf(&fixture("7.3")).unwrap().to_string();
+    assert!(text.contains("can be taken over, and audited"), "{text}");
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["vmlinux.btf", "kvm_intel.btf"] {
+        fs::copy(fixture("7.3").join(name), dir.path().join(name)).unwrap();
+    }
+    let mut btf = fs::read(fixture("7.3").join("kvm.btf")).unwrap();
+    let name = b"\0external_spt\0";
+    let at = btf.windows(name.len()).position(|bytes| bytes == name).unwrap();
+    btf[at + 1] = b'E';
+    fs::write(dir.path().join("kvm.btf"), btf).unwrap();
+    let report = Report::of_btf(dir.path()).unwrap();
+    assert!(report.verdict.can_watch, "{}", report.verdict.line);
+    let why = "cannot be taken over: the types of this kernel have no kvm_mmu_page.external_spt";
+    assert!(report.to_string().contains(why), "{report}");
+}
+
 /// A module of another kernel is told by the hooks that need it, or refused with the file's name.
 #[test]
 fn a_damaged_module_is_named() {

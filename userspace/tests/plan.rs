@@ -10,13 +10,16 @@ use std::{
 };
 
 use proptest::prelude::*;
-use septwatch::hooks::{
-    btf::{Btf, BtfError, KernelBtf, SYSFS},
-    host::{Allowed, Probe},
-    plan::{Binding, PageToPfn, Plan, btf_names, plan},
-    shape::{LevelUnit, PageUnit, Role},
-    symbols::Symbols,
-    table::HOOKS,
+use septwatch::{
+    hooks::{
+        btf::{Btf, BtfError, KernelBtf, SYSFS},
+        host::{Allowed, Probe},
+        plan::{Binding, PageToPfn, Plan, btf_names, plan},
+        shape::{LevelUnit, PageUnit, Role},
+        symbols::Symbols,
+        table::HOOKS,
+    },
+    source::walk::{WalkError, possible},
 };
 
 const RELEASES: [&str; 5] = ["6.17", "6.18", "6.19", "7.1", "7.3"];
@@ -172,4 +175,38 @@ proptest! {
     ) {
         survive(vmlinux, kvm, kvm_intel);
     }
+}
+
+/// What walking a TD needs is there on each kernel, and a kernel that lacks a member is refused with that member's name.
+#[test]
+fn a_kernel_without_a_member_cannot_be_walked_and_says_which() {
+    for release in RELEASES {
+        let plan = planned(release, &Allowed::assumed());
+        assert_eq!(plan.offsets.missing_for_walk(), [""; 0], "Linux {release}");
+        // Without symbols: which file is a VM is not known of a kernel that does not run.
+        assert!(matches!(possible(&plan), Err(WalkError::NoRelease)), "Linux {release}");
+    }
+    let mut plan = planned("7.3", &Allowed::assumed());
+    plan.targets.kvm_vm_release = Some(1);
+    possible(&plan).unwrap();
+    plan.offsets.kvm_mmu_page_external_spt = None;
+    plan.offsets.role_is_mirror = None;
+    let refused = possible(&plan).unwrap_err().to_string();
+    assert_eq!(
+        refused,
+        "the types of this kernel have no kvm_mmu_page.external_spt, no kvm_mmu_page_role.is_mirror"
+    );
+    // Everything else is as before.
+    assert_eq!(plan.missing_required().count(), 0);
+}
+
+/// The bits of a table's role are where this kernel has them: one of them moved.
+#[test]
+fn bits_follow_the_structure() {
+    let bits = |release| {
+        let offsets = planned(release, &Allowed::assumed()).offsets;
+        (offsets.role_level, offsets.role_is_mirror, offsets.role_invalid)
+    };
+    assert_eq!(bits("7.1"), (Some(0), Some(19), Some(11)));
+    assert_eq!(bits("7.3"), (Some(0), Some(19), Some(12)));
 }

@@ -9,6 +9,7 @@ mod agents;
 mod batch;
 mod bochs;
 mod boot;
+mod cold;
 pub mod costs;
 mod crash;
 pub mod floor;

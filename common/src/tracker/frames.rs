@@ -24,7 +24,12 @@ fn frame<S: Store>(s: &mut S, pfn: u64, op: Op, now_ns: u64, out: &mut impl Out)
     let td = line.owner();
     let progress = progress(s, line);
     let (before, violation) = change(s, slot, progress, op);
-    let Some(violation) = violation else { return false };
+    let Some(violation) = violation else {
+        if before.is_tentative() && matches!(op, Op::Free { .. }) {
+            close(s, pfn, slot, before);
+        }
+        return false;
+    };
     let out = out.begin();
     out.zap = zap_of(s, line);
     out.line = before;
@@ -56,8 +61,9 @@ pub(super) fn open_line<S: Store>(s: &mut S, pfn: u64) -> Option<(S::Slot, Line)
 #[inline(always)]
 pub(super) fn change<S: Store>(s: &mut S, slot: S::Slot, progress: u8, op: Op) -> (Line, Option<Violation>) {
     // KVM's locks keep two SEAMCALLs for one frame apart; a release that a bug lets run beside one can lose the race
-    // once, not again and again. The kernel's verifier pays for every try.
-    const TRIES: u32 = 2;
+    // once, not again and again; the walk has two moves (see [`super::walk`]), and then is gone. The kernel's verifier
+    // pays for every try.
+    const TRIES: u32 = 3;
     let mut before = Line::FREE;
     let mut violation = None;
     let mut tries = 0;
@@ -81,7 +87,20 @@ pub(super) fn change<S: Store>(s: &mut S, slot: S::Slot, progress: u8, op: Op) -
 #[inline(always)]
 pub(super) fn close<S: Store>(s: &mut S, pfn: u64, slot: S::Slot, line: Line) {
     s.closed(pfn, line, false);
-    // Whoever opens it meanwhile marks it after that, and either is last.
+    remark(s, pfn, slot);
+}
+
+/// A line is closed: it has no mark any more.
+#[inline(always)]
+pub(super) fn unmark<S: Store>(s: &mut S, pfn: u64, slot: S::Slot) {
+    s.mark(pfn, false);
+    remark(s, pfn, slot);
+}
+
+/// The mark of a line was cleared. Whoever opens it meanwhile marks it after that, and either is last. At worst a mark
+/// outlives its line, until the frame is lent again: that costs a look-up at a release.
+#[inline(always)]
+fn remark<S: Store>(s: &mut S, pfn: u64, slot: S::Slot) {
     if s.read(slot).is_open() {
         s.mark(pfn, true);
     }
@@ -113,7 +132,7 @@ pub fn closed<S: Store>(s: &mut S, pfn: u64, line: Line, lent: bool) {
 /// The key of the zap of a line's leaf, where it can have one.
 #[inline(always)]
 pub(super) fn zap_key<S: Store>(s: &mut S, line: Line) -> Option<ZapKey> {
-    if !line.is_in_sept() {
+    if !line.has_zap() {
         return None;
     }
     Some(key(s, line.owner(), line.gfn(), line.level()))

@@ -152,7 +152,8 @@ pub fn lend_one<S: Store>(s: &mut S, td: u16, pfn: u64, new: Line) -> Line {
         s.mark(pfn, true);
     }
     if before.is_open() {
-        s.closed(pfn, old, true);
+        // The walk may have come in between.
+        s.closed(pfn, if old.is_open() { old } else { before }, true);
     }
     s.count(td, new.kind(), true);
     before
@@ -195,7 +196,10 @@ impl<S: Store> Each<S> for Reclaim {
         let pfn = self.pfn.wrapping_add(n);
         if let Some((slot, _)) = open_line(s, pfn) {
             let (before, _) = change(s, slot, 0, Op::Reclaim);
-            close(s, pfn, slot, before);
+            // The walk may have taken its line back in between.
+            if before.is_open() {
+                close(s, pfn, slot, before);
+            }
         }
     }
 }

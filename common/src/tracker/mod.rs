@@ -7,6 +7,7 @@
 mod frames;
 mod kvm;
 mod lend;
+pub mod walk;
 mod zaps;
 
 use core::mem::MaybeUninit;

@@ -117,7 +117,7 @@ pub(super) fn write_back<S: Store>(s: &mut S, call: &Call, out: &mut impl Out) -
         return found(s, violation, td, out);
     }
     // The cache lines of an S-EPT or control page may be written back while it is owned: it stays so.
-    if matches!(before.state(), State::Removed) {
+    if matches!(before.state(), State::Removed | State::Tentative) {
         close(s, call.pfn, slot, line);
     }
     false

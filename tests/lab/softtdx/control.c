@@ -11,6 +11,7 @@
  *   calls	the SEAMCALLs
  *   watch	write a TD's number: the frames of its guest are watched; read
  *		how many they are, and how many the allocator took back since
+ *   mirror	write lines that make KVM's mirror page table wrong (mirror.c)
  *   selftest	reading it tests the module (selftest.c)
  */
 #include <linux/debugfs.h>
@@ -95,6 +96,16 @@ static const struct file_operations reset_fops = {
 	.write = write_reset,
 };
 
+static ssize_t write_mirror(struct file *file, const char __user *buf, size_t count,
+			    loff_t *pos)
+{
+	return write_lines(buf, count, mirror_flip);
+}
+
+static const struct file_operations mirror_fops = {
+	.write = write_mirror,
+};
+
 static int watch_line(char *line)
 {
 	u32 td;
@@ -161,6 +172,7 @@ static int __init control_init(void)
 	debugfs_create_file("script", 0200, dir, NULL, &script_fops);
 	debugfs_create_file("reset", 0200, dir, NULL, &reset_fops);
 	debugfs_create_file("watch", 0600, dir, NULL, &watch_fops);
+	debugfs_create_file("mirror", 0200, dir, NULL, &mirror_fops);
 	debugfs_create_file("state", 0400, dir, NULL, &state_fops);
 	debugfs_create_file("owned", 0400, dir, NULL, &owned_fops);
 	debugfs_create_file("frames", 0400, dir, NULL, &frames_fops);

@@ -224,4 +224,7 @@ void truth_given(unsigned long pfn, const struct td *td);
 /* selftest.c */
 void selftest_run(struct seq_file *m);
 
+/* mirror.c */
+int mirror_flip(char *line);
+
 #endif /* SOFTTDX_H */

@@ -69,6 +69,8 @@ fn maps_of(host: &Host, highest_pfn: u64, holes: &str, limit: Option<f64>) -> Re
         members: [NO_MEMBER; MEMBERS],
         zap_takes_pfn: false,
         gmem_fallocate: 0,
+        kvm_vm_release: 0,
+        walk_delay: 0,
         frames: host.frames,
         highest_pfn,
         probes: false,

@@ -143,6 +143,7 @@ fn host(to: &mut impl Families, snapshot: &Snapshot) -> fmt::Result {
     hooks(to, snapshot)?;
     counted(to, snapshot)?;
     tds(to, snapshot)?;
+    walked(to, snapshot)?;
     to.histograms::<0, _>(list::DETECTION_DELAY, snapshot.delays.iter().map(|delays| ([], delays)))?;
     to.histograms(
         list::WINDOW,
@@ -162,6 +163,24 @@ fn host(to: &mut impl Families, snapshot: &Snapshot) -> fmt::Result {
             ([("reaction", *reaction), ("permit", *permit), ("result", *result)], *count)
         }),
     )
+}
+
+fn walked(to: &mut impl Families, snapshot: &Snapshot) -> fmt::Result {
+    if let Some(resync) = &snapshot.resync {
+        let suspect = resync.done.saturating_sub(resync.complete);
+        let waiting = resync.tds.saturating_sub(resync.done);
+        let each = [("complete", resync.complete), ("suspect", suspect), ("waiting", waiting)];
+        to.gauges(list::RESYNC_TDS, each.map(|(outcome, tds)| ([("outcome", outcome)], tds as f64)))?;
+        to.counter(list::RESYNC_FRAMES, resync.entered)?;
+    }
+    let Some(audits) = &snapshot.audits else { return Ok(()) };
+    to.counters(
+        list::AUDITS,
+        [("done", audits.audits), ("failed", audits.failed)]
+            .map(|(outcome, count)| ([("outcome", outcome)], count)),
+    )?;
+    to.gauge(list::AUDIT_DIFFERENCES, audits.differences as f64)?;
+    to.gauge(list::AUDIT_DURATION, audits.took_us as f64 / 1e6)
 }
 
 fn hooks(to: &mut impl Families, snapshot: &Snapshot) -> fmt::Result {

@@ -13,7 +13,10 @@ use crate::{
     locked::lock,
     model::{histogram::Buckets, windows::Span},
     recording::header::HookFact,
-    source::session::Standing,
+    source::{
+        session::Standing,
+        walk::{resync::Progress, schedule},
+    },
 };
 
 /// Bytes of a frame.
@@ -80,6 +83,10 @@ pub struct Snapshot {
     pub latencies: Vec<(Leaf, Buckets)>,
     /// The policy that is followed.
     pub policy: Option<PolicyRow>,
+    /// How far TDs are taken over that ran already; none: nobody does.
+    pub resync: Option<Progress>,
+    /// How audits stand; none: there are none.
+    pub audits: Option<schedule::Standing>,
 }
 
 /// The newest [`Snapshot`], for other threads.

@@ -1,28 +1,40 @@
-//! `septwatch audit`: what was done about violations, by whom, and when.
+//! `septwatch audit`: whether the ledger and KVM's own structures say the same of the TDs that run.
 
-use std::{io::Write, path::PathBuf};
+use std::{collections::BTreeMap, io::Write};
 
 use anyhow::Result;
-use serde_json::Value;
+use septwatch_common::{Line, walk::Difference};
+use serde_json::{Value, json};
 
-use super::{BadInput, exit, output::plain};
+use super::{BadInput, exit};
 use crate::{
-    policy::audit::{self, Day},
-    view::lines::span,
+    source::{
+        open,
+        walk::{
+            WalkError, Walker,
+            audit::{self, Audit, Audited, Compared},
+            pace::Pace,
+        },
+    },
+    view::lines::plural,
 };
 
-/// Shows the audit log: every decision of a policy and what came of it, and who armed, disarmed and released.
+/// Compares the ledger that runs on this host with KVM's mirror page tables, TD by TD, from both sides, and lists what
+/// differs: a frame that KVM believes unmapped while its line is open is what no event shows.
 ///
-/// Exit code 0; 2: there is no log there, or none of that day.
+/// Exit code 0: they say the same; 1: something differs; 2: there is no such TD; 3: they cannot be compared here.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Only this day, in UTC, as in 2026-11-25.
-    #[arg(long, value_name = "DAY")]
-    pub day: Option<String>,
-    /// Folder of the log.
-    #[arg(long, value_name = "DIR", default_value = audit::FOLDER)]
-    pub audit: PathBuf,
-    /// Print the lines as they are: one JSON object each.
+    /// Only the TD of this number, as `watch` tells it.
+    #[arg(long, value_name = "TD")]
+    pub td: Option<u32>,
+    /// Most that it may take of one CPU, in percent.
+    #[arg(long, value_name = "PERCENT", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub percent: u32,
+    /// Print every open line of the ledger as well.
+    #[arg(long)]
+    pub lines: bool,
+    /// Print one JSON object.
     #[arg(long)]
     pub json: bool,
 }
@@ -30,98 +42,128 @@ pub struct Args {
 /// Runs the command.
 ///
 /// # Errors
-/// The log cannot be read, or nothing is written to.
+/// They cannot be compared here, or the output cannot be written.
 pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
-    for day in days(args)? {
-        let lines =
-            audit::read(&day.path).map_err(|error| BadInput(format!("{}: {error}", day.path.display())))?;
-        for line in lines {
-            match line {
-                Ok(line) if args.json => writeln!(out, "{line}")?,
-                Ok(line) => writeln!(out, "{}", told(&line))?,
-                // A crash tore it: what there is of it is for people.
-                Err(torn) => {
-                    eprintln!("septwatch: {}: a line that is not whole: {}", day.path.display(), plain(&torn))
-                }
-            }
+    open::check_capabilities()?;
+    let mut walker = Walker::left().map_err(why_not)?;
+    let audit = audit::audit(&mut walker, args.td, &mut Pace::new(args.percent, None))?;
+    if let Some(td) = args.td
+        && audit.tds.is_empty()
+    {
+        return Err(BadInput(format!("--td {td}: no TD of this number runs")).into());
+    }
+    let lines = if args.lines { lines(&walker) } else { Vec::new() };
+    if args.json {
+        let mut all = json(&audit);
+        if args.lines {
+            all["lines"] = lines.iter().map(|(pfn, line)| line_json(*pfn, *line)).collect();
+        }
+        writeln!(out, "{all}")?;
+    } else {
+        audit.tds.iter().try_for_each(|td| print(td, out))?;
+        if audit.tds.is_empty() {
+            writeln!(out, "no TD runs")?;
+        }
+        for (pfn, line) in lines {
+            writeln!(
+                out,
+                "line pfn={pfn:#x} owner={} kind={:?} level={} gfn={:#x} state={} walked={}",
+                line.owner(),
+                line.kind(),
+                line.level() as u8,
+                line.gfn(),
+                line.state().name(),
+                line.is_walked(),
+            )?;
         }
     }
-    Ok(exit::OK)
+    Ok(code(&audit))
 }
 
-fn days(args: &Args) -> Result<Vec<Day>> {
-    let folder = args.audit.display();
-    let all = audit::days(&args.audit).map_err(|error| BadInput(format!("--audit {folder}: {error}")))?;
-    let Some(wanted) = &args.day else { return Ok(all) };
-    let found: Vec<_> = all.into_iter().filter(|day| day.day == *wanted).collect();
-    if found.is_empty() {
-        return Err(
-            BadInput(format!("--day {wanted}: {folder} has no such day; a day is as in 2026-11-25")).into()
-        );
-    }
-    Ok(found)
+/// What is missing, where the programs that run do not say.
+fn why_not(error: WalkError) -> WalkError {
+    let WalkError::NotLoaded = error else { return error };
+    let planned = open::plan_for(&open::Options::default()).ok();
+    planned.and_then(|plan| crate::source::walk::possible(&plan).err()).unwrap_or(WalkError::NotLoaded)
 }
 
-/// A line, in words.
-pub fn told(line: &Value) -> String {
-    let text = |key: &str| line[key].as_str().unwrap_or_default();
-    let time = text("time");
-    let td = line["td"].as_u64().map(|td| format!(" TD {td}")).unwrap_or_default();
-    let hex = |key: &str| line[key].as_u64().map(|number| format!(" {key} {number:#x}")).unwrap_or_default();
-    let frame = hex("pfn") + &hex("gfn");
-    let detail = if text("detail").is_empty() { String::new() } else { format!(": {}", text("detail")) };
-    let told = if text("type") == "decision" {
-        let came = match (text("permit"), text("result")) {
-            ("do", "") => "asked".to_owned(),
-            ("do", result) => result.to_owned(),
-            (permit, _) => format!("{permit} ({})", text("why")),
-        };
-        let took =
-            line["latency_ns"].as_u64().map(|ns| format!(", {} after it", span(ns))).unwrap_or_default();
-        format!(
-            "{} {}{td}{frame}: {} step {} of {} rule {} by {}: {came}{took}{detail}",
-            text("violation"),
-            text("confidence"),
-            text("reaction"),
-            line["step"],
-            text("policy"),
-            text("rule"),
-            text("by"),
-        )
+fn code(audit: &Audit) -> u8 {
+    let compared = |td: &Audited| matches!(td.compared, Compared::Whole | Compared::Over);
+    if audit.differences() != 0 {
+        exit::VIOLATION
+    } else if audit.tds.iter().all(compared) {
+        exit::OK
     } else {
-        let (who, violation) = (&line["who"], text("violation"));
-        let of = line["policy"].as_str().map(|policy| format!(" {policy}")).unwrap_or_default();
-        let violation = if violation.is_empty() { String::new() } else { format!(" {violation}") };
-        format!("{}{of}{td}{violation}{frame} by uid {} pid {}{detail}", text("type"), who["uid"], who["pid"])
-    };
-    // What a command printed may be in it.
-    plain(&format!("{time} {told}"))
+        exit::HOST
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
+fn lines(walker: &Walker) -> Vec<(u64, Line)> {
+    let all: BTreeMap<_, _> = walker.chunks().flat_map(|key| walker.open_lines(key)).collect();
+    all.into_iter().collect()
+}
 
-    use super::told;
+/// How far it was compared, in words; none: from both sides, whole.
+fn but(compared: Compared) -> Option<String> {
+    Some(match compared {
+        Compared::Whole => return None,
+        Compared::BeingTakenOver => {
+            "not compared: what was lent to it before septwatch began is being taken over".to_owned()
+        }
+        Compared::Unknown => "not compared: it is not in the ledger".to_owned(),
+        Compared::Over => "not compared: it ended meanwhile".to_owned(),
+        Compared::Part(unread) => format!("{} could not be read", plural(unread as u64, "table")),
+    })
+}
 
-    #[test]
-    fn lines_are_in_words() {
-        let step = json!({
-            "time": "2026-11-25T01:33:14.157724877Z", "type": "decision", "policy": "contain", "rule": "a failed zap",
-            "step": 1, "reaction": "hold", "violation": "zap-failed", "confidence": "certain", "td": 3, "pfn": 4660,
-            "gfn": null, "permit": "do", "why": null, "by": "kernel", "result": "done", "detail": "a\nb",
-            "latency_ns": 900,
-        });
-        assert_eq!(
-            told(&step),
-            "2026-11-25T01:33:14.157724877Z zap-failed certain TD 3 pfn 0x1234: hold step 1 of contain rule a failed zap \
-             by kernel: done, 900 ns after it: a?b"
-        );
-        let mut dry = step.clone();
-        (dry["permit"], dry["why"]) = (json!("dry"), json!("not armed"));
-        (dry["result"], dry["latency_ns"], dry["detail"]) = (json!(null), json!(null), json!(""));
-        assert!(told(&dry).ends_with("by kernel: dry (not armed)"), "{}", told(&dry));
-        let event = json!({ "time": "T", "type": "armed", "policy": "contain", "who": { "uid": 0, "pid": 7 }, "detail": "" });
-        assert_eq!(told(&event), "T armed contain by uid 0 pid 7");
+fn print(td: &Audited, out: &mut dyn Write) -> Result<()> {
+    let name = if td.td == 0 { "a TD".to_owned() } else { format!("TD {}", td.td) };
+    write!(out, "{name} (pid {}): ", td.tgid)?;
+    if td.frames != 0 {
+        write!(out, "{} of KVM with {}, ", plural(td.tables, "table"), plural(td.frames, "frame"))?;
+        write!(out, "{} of the ledger: ", plural(td.lines, "line"))?;
     }
+    match (but(td.compared), td.differences.len()) {
+        (Some(but), 0) => writeln!(out, "{but}")?,
+        (None, 0) => writeln!(out, "equal")?,
+        (but, count) => {
+            let but = but.map(|but| format!("; {but}")).unwrap_or_default();
+            writeln!(out, "{}{but}", plural(count as u64, "difference"))?;
+        }
+    }
+    td.differences.iter().try_for_each(|difference| writeln!(out, "  {}", audit::told(difference)))?;
+    Ok(())
+}
+
+fn line_json(pfn: u64, line: Line) -> Value {
+    json!({
+        "pfn": pfn, "kind": line.kind().name(), "level": line.level().name(), "gfn": line.gfn(),
+        "state": line.state().name(), "index": line.owner(), "walked": line.is_walked(),
+    })
+}
+
+fn json(audit: &Audit) -> Value {
+    let side = |line: Line| {
+        line.is_open().then(|| line_json(0, line)).map(|mut line| {
+            line.as_object_mut().and_then(|line| line.remove("pfn"));
+            line
+        })
+    };
+    let difference = |difference: &Difference| {
+        json!({
+            "pfn": difference.pfn, "ledger": side(difference.line()), "kvm": side(difference.kvm()),
+            "instead": (difference.instead != 0).then_some(difference.instead), "told": audit::told(difference),
+        })
+    };
+    let td = |td: &Audited| {
+        json!({
+            "td": (td.td != 0).then_some(td.td), "tgid": td.tgid, "tables": td.tables, "frames": td.frames,
+            "lines": td.lines, "whole": td.compared == Compared::Whole, "but": but(td.compared),
+            "differences": td.differences.iter().map(difference).collect::<Vec<_>>(),
+        })
+    };
+    json!({
+        "tds": audit.tds.iter().map(td).collect::<Vec<_>>(), "differences": audit.differences(),
+        "took_us": audit.took_us,
+    })
 }

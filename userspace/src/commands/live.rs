@@ -29,8 +29,12 @@ use crate::{
         event::Event,
         open::{self, Opened, Options},
         session::Session,
+        walk::{resync::Outcome, schedule::Schedule},
     },
-    view::stack::{KernelSymbols, Places},
+    view::{
+        lines,
+        stack::{KernelSymbols, Places},
+    },
 };
 
 /// A running observation of this host.
@@ -64,6 +68,15 @@ pub trait Sink {
     /// # Errors
     /// As for [`Self::event`].
     fn reaction(&mut self, step: &Step) -> Result<()>;
+
+    /// A TD that ran already was taken over, or could not be.
+    ///
+    /// # Errors
+    /// As for [`Self::event`].
+    fn walked(&mut self, outcome: &Outcome) -> Result<()> {
+        eprintln!("septwatch: {}", lines::walked(outcome));
+        Ok(())
+    }
 
     /// All that was there has been handed over; `guard` is the policy at work, if one is.
     ///
@@ -159,7 +172,7 @@ impl Live {
         let lock = Lock::take(command)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let start = Instant::now();
-        let (mut kernel, opened) = open::live(options, plan)?;
+        let (mut kernel, mut opened) = open::live(options, plan)?;
         let rest_of_log = watching.logger(kernel.ebpf(), runtime.handle())?;
         kernel.record_pages(pages || options.latency)?;
         say_opened(&opened, kernel.is_pinned(), options.latency);
@@ -189,6 +202,14 @@ impl Live {
                 Some(guard)
             }
         };
+        if !watching.no_resync
+            && let Err(error) = opened.walk.take().map_or_else(|| session.resynchronise(), Err)
+        {
+            eprintln!(
+                "septwatch: what is lent to TDs that run already is not taken over, so that verdicts on them are suspect: {}",
+                crate::commands::told(&error)
+            );
+        }
         let took = start.elapsed();
         Ok(Self { runtime, session, opened, took, guard, symbols, _rest_of_log: rest_of_log, _lock: lock })
     }
@@ -307,6 +328,16 @@ pub(super) async fn follow(
             if let Some(guard) = guard.as_deref_mut() {
                 guard.react(session, |step| sink.reaction(step))?;
             }
+        }
+        if let Some(resync) = session.resync() {
+            let (outcomes, error) = resync.news();
+            outcomes.iter().try_for_each(|outcome| sink.walked(outcome))?;
+            if let Some(error) = error {
+                eprintln!("septwatch: TDs that run already: {}", crate::commands::told(&error));
+            }
+        }
+        for news in session.audits().map(Schedule::news).into_iter().flatten() {
+            eprintln!("septwatch: {news}");
         }
         sink.pumped(session, guard.as_deref_mut())?;
         if pages > MANY {

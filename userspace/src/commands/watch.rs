@@ -17,6 +17,7 @@ use crate::{
         event::Event,
         open::{Opened, Options},
         session::Session,
+        walk::resync::Outcome,
     },
     view::{print::Printer, stack::Places},
 };
@@ -121,6 +122,11 @@ impl Sink for Printing<'_> {
 
     fn reaction(&mut self, step: &Step) -> Result<()> {
         self.printer.reaction(step, self.out)?;
+        Ok(self.out.flush()?)
+    }
+
+    fn walked(&mut self, outcome: &Outcome) -> Result<()> {
+        self.printer.walked(outcome, self.out)?;
         Ok(self.out.flush()?)
     }
 

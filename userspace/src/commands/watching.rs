@@ -72,6 +72,12 @@ pub struct Watching {
     /// has it with each call. Costs a second program at each function.
     #[arg(long)]
     pub latency: bool,
+    /// Turns of a loop between the two looks at a frame of a TD that is taken over: for tests.
+    #[arg(long, value_name = "TURNS", hide = true, default_value_t = 0)]
+    pub walk_delay: u32,
+    /// Do not take over what is lent to TDs that run already.
+    #[arg(long)]
+    pub no_resync: bool,
 }
 
 /// How much the programs log.
@@ -122,6 +128,7 @@ impl Watching {
             kprobes: false,
             latency: self.latency,
             reactions: Needs::default(),
+            walk_delay: self.walk_delay,
         }
     }
 

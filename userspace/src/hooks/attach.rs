@@ -11,7 +11,7 @@ use std::{
 use aya::{
     Btf, Ebpf,
     programs::{
-        FExit, KProbe, ProgramError, RawTracePoint, UProbe,
+        FExit, Iter, KProbe, ProgramError, RawTracePoint, UProbe,
         links::{FdLink, LinkError},
         uprobe::{UProbeAttachLocation, UProbeScope},
     },
@@ -53,6 +53,11 @@ pub const fn function(leaf: Leaf) -> Option<&'static str> {
         _ => return None,
     })
 }
+
+/// The program that finds TDs.
+pub const WALK_FIND: &str = "walk_find";
+/// The programs that walk them.
+pub const WALK: [&str; 4] = ["walk_mirror", "walk_control", "walk_lines", "walk_mark"];
 
 fn program<'a, P>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut P, AttachError>
 where
@@ -191,6 +196,25 @@ impl Attached {
         let program: &mut RawTracePoint = program(ebpf, name)?;
         program.load().map_err(refused(name))?;
         self.keep_program(name, program.fd().map_err(refused(name))?)
+    }
+
+    /// Puts the programs into the kernel that find and walk TDs; they are attached nowhere.
+    ///
+    /// # Errors
+    /// The kernel refuses one.
+    pub fn load_walk(&mut self, ebpf: &mut Ebpf, btf: &Btf) -> Result<(), AttachError> {
+        for name in WALK {
+            self.load_tracepoint(ebpf, name)?;
+        }
+        let find: &mut Iter = program(ebpf, WALK_FIND)?;
+        find.load("task_file", btf).map_err(refused(WALK_FIND))?;
+        // Last: who finds it has all of them.
+        self.keep_program(WALK_FIND, find.fd().map_err(refused(WALK_FIND))?)
+    }
+
+    /// A program that is loaded.
+    pub fn loaded(&self, name: &str) -> Option<BorrowedFd<'_>> {
+        self.programs.iter().find(|(known, _)| known == name).map(|(_, program)| program.as_fd())
     }
 
     /// Attaches a program that is loaded, for as long as what this returns and its pin live.

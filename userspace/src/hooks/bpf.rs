@@ -4,7 +4,8 @@
 
 use std::{
     ffi::{CStr, CString},
-    io,
+    fs::File,
+    io::{self, Read as _},
     mem::{self, size_of},
     os::{
         fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
@@ -162,6 +163,44 @@ pub fn attach(program: BorrowedFd<'_>, tracepoint: Option<&str>) -> Result<Owned
     attr.raw_tracepoint.prog_fd = program.as_raw_fd() as u32;
     attr.raw_tracepoint.name = name.as_ref().map_or(0, |name| name.as_ptr() as u64);
     descriptor(bpf_cmd::BPF_RAW_TRACEPOINT_OPEN, &mut attr).map_err(failed)
+}
+
+/// Runs a raw tracepoint's program once, on this CPU, with these arguments; its answer.
+///
+/// # Errors
+/// The kernel does not run it.
+pub fn run(program: BorrowedFd<'_>, arguments: &[u64; 4]) -> Result<u32, BpfError> {
+    let mut attr = zeroed();
+    attr.test.prog_fd = program.as_raw_fd() as u32;
+    attr.test.ctx_in = arguments.as_ptr() as u64;
+    attr.test.ctx_size_in = size_of_val(arguments) as u32;
+    bpf(bpf_cmd::BPF_PROG_TEST_RUN, &mut attr).map_err(refused("PROG_TEST_RUN"))?;
+    // SAFETY: the kernel has written it.
+    Ok(unsafe { attr.test.retval })
+}
+
+/// Runs an iterator's program over all that there is; it prints nothing.
+///
+/// # Errors
+/// The kernel does not run it.
+pub fn iterate(program: BorrowedFd<'_>) -> Result<(), BpfError> {
+    let mut attr = zeroed();
+    attr.link_create.__bindgen_anon_1.prog_fd = program.as_raw_fd() as u32;
+    attr.link_create.attach_type = bpf_attach_type::BPF_TRACE_ITER as u32;
+    let link = descriptor(bpf_cmd::BPF_LINK_CREATE, &mut attr).map_err(refused("LINK_CREATE"))?;
+    let mut attr = zeroed();
+    attr.iter_create.link_fd = link.as_raw_fd() as u32;
+    let mut all =
+        File::from(descriptor(bpf_cmd::BPF_ITER_CREATE, &mut attr).map_err(refused("ITER_CREATE"))?);
+    loop {
+        match all.read(&mut [0; 64]) {
+            Ok(0) => return Ok(()),
+            // It pauses after a million (bpf_seq_read).
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(refused("iterator")(error)),
+        }
+    }
 }
 
 fn path_of(path: &Path) -> io::Result<CString> {

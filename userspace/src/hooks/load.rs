@@ -85,6 +85,10 @@ pub struct Settings {
     pub zap_takes_pfn: bool,
     /// Address of `kvm_gmem_fallocate`; 0 where it is not known.
     pub gmem_fallocate: u64,
+    /// Address of `kvm_vm_release`; 0 where it is not known.
+    pub kvm_vm_release: u64,
+    /// Turns that a walk waits between its two looks at a frame: for tests.
+    pub walk_delay: u32,
     /// Frames of System RAM.
     pub frames: u64,
     /// The highest of them.
@@ -190,6 +194,8 @@ pub fn load(settings: &Settings, btf: Option<&Btf>) -> Result<Ebpf, LoadError> {
         .override_global("MEMBER_OFFSETS", &members[..], true)
         .override_global("ZAP_TAKES_PFN", &takes_pfn, true)
         .override_global("GMEM_FALLOCATE", &settings.gmem_fallocate, true)
+        .override_global("KVM_VM_RELEASE", &settings.kvm_vm_release, true)
+        .override_global("WALK_DELAY", &settings.walk_delay, true)
         .override_global("LATENCY", &latency, true);
     if settings.log_level != 0 {
         loader.map_max_entries(LOGS, LOG_BYTES).override_global("AYA_LOG_LEVEL", &settings.log_level, true);

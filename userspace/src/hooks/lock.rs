@@ -6,7 +6,7 @@ use std::{
     fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Write as _},
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use rustix::fs::{FlockOperation, flock};
@@ -71,22 +71,8 @@ impl Lock {
     }
 
     fn take_in(folder: &Path, command: &str) -> Result<Self, LockError> {
-        let path = folder.join("lock");
+        let (mut file, path) = file(folder, "lock")?;
         let failed = |source| LockError::File { path: path.display().to_string(), source };
-        match DirBuilder::new().mode(0o700).create(folder) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),
-            _ => {}
-        }
-        trust::folder(folder)?;
-        // Not truncated before it is locked: what is in it is the holder's.
-        let mut file = OpenOptions::new()
-            .create(true)
-            .write(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
-            .open(&path)
-            .map_err(failed)?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => {
@@ -100,6 +86,68 @@ impl Lock {
         file.set_len(0).map_err(failed)?;
         writeln!(file, "pid {}, `septwatch {command}`", std::process::id()).map_err(failed)?;
         Ok(Self { _file: file })
+    }
+}
+
+/// A file to be locked; what is in it stays.
+fn file(folder: &Path, name: &str) -> Result<(File, PathBuf), LockError> {
+    let path = folder.join(name);
+    let failed = |source| LockError::File { path: path.display().to_string(), source };
+    match DirBuilder::new().mode(0o700).create(folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),
+        _ => {}
+    }
+    trust::folder(folder)?;
+    // Not truncated before it is locked: what is in it is the holder's.
+    let file = OpenOptions::new()
+        .create(true)
+        .write(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
+        .open(&path)
+        .map_err(failed)?;
+    Ok((file, path))
+}
+
+/// Turns at the programs that walk TDs: of all processes of a host, one runs them at a time.
+#[derive(Debug)]
+pub struct Turns(File);
+
+/// A turn; dropping it ends it.
+#[derive(Debug)]
+pub struct Turn<'a>(&'a File);
+
+impl Turns {
+    /// Opens the file that they are taken by.
+    ///
+    /// # Errors
+    /// The folder is not to be written.
+    pub fn open() -> Result<Self, LockError> {
+        file(Path::new(RUN), "walk").map(|(file, _)| Self(file))
+    }
+
+    /// Waits for one.
+    ///
+    /// # Errors
+    /// The kernel does not lock.
+    pub fn take(&self) -> Result<Turn<'_>, LockError> {
+        let taken = loop {
+            match flock(&self.0, FlockOperation::LockExclusive) {
+                Err(rustix::io::Errno::INTR) => {}
+                taken => break taken,
+            }
+        };
+        let failed =
+            |errno: rustix::io::Errno| LockError::File { path: format!("{RUN}/walk"), source: errno.into() };
+        taken.map(|()| Turn(&self.0)).map_err(failed)
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        // It ends with the file at the latest.
+        let _ = flock(self.0, FlockOperation::Unlock);
     }
 }
 

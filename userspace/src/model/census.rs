@@ -34,7 +34,7 @@ impl States {
     /// Counts a frame in.
     pub fn count(&mut self, state: State, released: bool) {
         let counted = match state {
-            State::Free => return,
+            State::Free | State::Tentative => return,
             State::Mapped => &mut self.mapped,
             State::Blocked => &mut self.blocked,
             State::Removed => &mut self.removed,

@@ -31,6 +31,10 @@ use crate::{
         counters,
         event::{Event, WireError},
         reactions::Reactions,
+        walk::{
+            self, WalkError, Walker,
+            maps::{ASKED, DIFFERENCES, FOUND, TOLD},
+        },
     },
 };
 
@@ -38,9 +42,24 @@ use allocations::ALLOC;
 pub use allocations::Allocations;
 
 /// Maps that userspace reads.
-const MAPS: [&str; 13] = [
-    "VITAL", "PAGES", "COUNTERS", "CONTROL", "LEDGER", "WINDOWS", "TDS", "QUICK", "TD_RULES", "HELD",
-    "CRASH", "CORDON", "CORDONED",
+const MAPS: [&str; 17] = [
+    "VITAL",
+    "PAGES",
+    "COUNTERS",
+    "CONTROL",
+    "LEDGER",
+    "WINDOWS",
+    "TDS",
+    "QUICK",
+    "TD_RULES",
+    "HELD",
+    "CRASH",
+    "CORDON",
+    "CORDONED",
+    ASKED,
+    FOUND,
+    TOLD,
+    DIFFERENCES,
 ];
 
 /// The programs cannot be read.
@@ -89,7 +108,7 @@ unsafe impl Pod for ControlPod {}
 
 #[derive(Clone, Copy)]
 #[repr(transparent)]
-struct TdPod(Td);
+pub(super) struct TdPod(pub(super) Td);
 // SAFETY: numbers only, without padding; a Suspect is a number.
 unsafe impl Pod for TdPod {}
 
@@ -113,6 +132,8 @@ pub struct Kernel {
     windows: HashMap<MapData, u64, u64>,
     /// Read by one call for all. The programs know it by its descriptor, until they are loaded.
     tds: Map,
+    /// Maps of the programs that walk TDs.
+    walk: walk::Maps,
     alloc: Option<OwnedFd>,
     reactions: Reactions,
 }
@@ -178,6 +199,10 @@ impl Kernel {
     fn of(attached: Attached, mut map: impl FnMut(&str) -> Option<Map>) -> Result<Self, KernelError> {
         let ledger = map("LEDGER").ok_or(LoadError::Missing("LEDGER"))?;
         let ledger_fd = relocated::descriptor(&ledger).try_clone_to_owned();
+        let tds = map("TDS").ok_or(LoadError::Missing("TDS"))?;
+        let mut walk = walk::Maps::of(&mut map)?;
+        walk.add(walk::LEDGER, &ledger)?;
+        walk.add(walk::TDS, &tds)?;
         Ok(Self {
             attached,
             ebpf: None,
@@ -191,7 +216,8 @@ impl Kernel {
             ledger: typed("LEDGER", Some(ledger))?,
             ledger_fd: ledger_fd.map_err(MapError::IoError).map_err(map_error("LEDGER"))?,
             windows: typed("WINDOWS", map("WINDOWS"))?,
-            tds: map("TDS").ok_or(LoadError::Missing("TDS"))?,
+            tds,
+            walk,
             reactions: Reactions::of(&mut map)?,
             alloc: None,
         })
@@ -380,6 +406,14 @@ impl Kernel {
         Ok(LedgerReader { ledger: typed("LEDGER", Some(map))? })
     }
 
+    /// What walks TDs, on a thread of its own as it may be.
+    ///
+    /// # Errors
+    /// The programs are not there, or no more descriptors.
+    pub fn walker(&self) -> Result<Walker, WalkError> {
+        Walker::of(&self.attached, &self.walk)
+    }
+
     /// Whether a frame was released with its line open, and nobody is known to have it since.
     ///
     /// # Errors
@@ -423,6 +457,6 @@ fn open_lines(
             Err(error) => (0, None, Some(Err(error))),
         };
         let lines = lines.into_iter().flatten().zip(first..).map(|(line, pfn)| (pfn, Line(line)));
-        lines.filter(|(_, line)| line.is_open()).map(Ok).chain(error)
+        lines.filter(|(_, line)| line.is_open() && !line.is_tentative()).map(Ok).chain(error)
     })
 }

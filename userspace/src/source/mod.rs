@@ -9,3 +9,4 @@ pub mod kernel;
 pub mod open;
 pub mod reactions;
 pub mod session;
+pub mod walk;

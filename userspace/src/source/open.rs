@@ -13,6 +13,7 @@ use thiserror::Error;
 use super::{
     demo::module::{self, TdxTd, TdxVp},
     kernel::{Kernel, KernelError},
+    walk::{self, WalkError},
 };
 use crate::hooks::{
     attach::{self, AttachError},
@@ -45,6 +46,8 @@ pub struct Options {
     pub latency: bool,
     /// Attach what a policy needs.
     pub reactions: Needs,
+    /// Turns that a walk waits between its two looks at a frame: for tests.
+    pub walk_delay: u32,
 }
 
 /// The programs cannot be attached on this host.
@@ -142,6 +145,8 @@ pub fn demo(
         frames: ram.frames(),
         highest_pfn: ram.highest_pfn(),
         probes: true,
+        kvm_vm_release: 0,
+        walk_delay: 0,
         ledger_limit: options.ledger_limit,
         rings: options.rings,
         log_level: options.log_level,
@@ -181,6 +186,8 @@ pub struct Opened {
     pub latency: bool,
     /// Reactions whose programs are attached.
     pub reactions: Needs,
+    /// Why TDs that run already cannot be taken over, where that is known.
+    pub walk: Option<WalkError>,
     /// The plan that was followed; none where the programs were attached by another process.
     pub plan: Option<Plan>,
     /// How that came out, hook by hook.
@@ -247,6 +254,7 @@ pub fn live(options: &Options, plan: Option<Plan>) -> Result<(Kernel, Opened), O
             replaced: false,
             latency,
             reactions,
+            walk: None,
             plan: None,
             told,
         };
@@ -295,6 +303,8 @@ pub fn live(options: &Options, plan: Option<Plan>) -> Result<(Kernel, Opened), O
         frames: ram.frames(),
         highest_pfn: ram.highest_pfn(),
         probes: plan.hooks.iter().any(is_probed),
+        kvm_vm_release: plan.targets.kvm_vm_release.unwrap_or(0),
+        walk_delay: options.walk_delay,
         ledger_limit: options.ledger_limit,
         rings: options.rings,
         log_level: options.log_level,
@@ -320,12 +330,14 @@ pub fn live(options: &Options, plan: Option<Plan>) -> Result<(Kernel, Opened), O
     let functions =
         kernel.attach_functions(&plan, &btf, latency, |hook, error| not_attached.push((hook, error)))?;
     let (hooks, attached) = (plan.hooks.len(), tracepoints + functions);
+    let walk = walk::possible(&plan).and_then(|()| Ok(kernel.load_walk(&btf)?)).err();
     let told = noted(&plan, &not_attached);
     kernel.complete(&Note::new(hooks, attached, latency, reactions, told.clone()))?;
     let (plan, taken_over) = (Some(plan), false);
-    let opened =
-        Opened { hooks, attached, not_attached, taken_over, replaced, latency, reactions, plan, told };
-    Ok((kernel, opened))
+    Ok((
+        kernel,
+        Opened { hooks, attached, not_attached, taken_over, replaced, latency, reactions, walk, plan, told },
+    ))
 }
 
 /// Whether a hook is a probe, by the plan.

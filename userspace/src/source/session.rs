@@ -10,6 +10,11 @@ use septwatch_common::{
 use super::{
     event::Event,
     kernel::{Kernel, KernelError},
+    walk::{
+        WalkError,
+        resync::{self, Resync},
+        schedule::Schedule,
+    },
 };
 use crate::{
     hooks::attach::Runs,
@@ -24,6 +29,9 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// A running observation.
 pub struct Session {
+    // It ends before the programs go that it runs.
+    resync: Option<Resync>,
+    audits: Option<Schedule>,
     kernel: Kernel,
     model: Model,
     alert: Option<Instant>,
@@ -58,7 +66,36 @@ impl Session {
             model.known(&td);
         }
         let alert = kernel.watches_allocations().then(Instant::now);
-        Ok(Self { kernel, model, alert, looked: Instant::now(), runs: Runs::default() })
+        let (resync, audits) = (None, None);
+        Ok(Self { resync, audits, kernel, model, alert, looked: Instant::now(), runs: Runs::default() })
+    }
+
+    /// Begins to take over what is lent to TDs that run already.
+    ///
+    /// # Errors
+    /// It cannot be done here; everything else goes on.
+    pub fn resynchronise(&mut self) -> Result<(), WalkError> {
+        self.resync = Some(Resync::begin(self.kernel.walker()?, resync::PERCENT));
+        Ok(())
+    }
+
+    /// Compares the ledger with KVM from now on, after each span of this length, with so many percent of a CPU.
+    ///
+    /// # Errors
+    /// It cannot be done here; everything else goes on.
+    pub fn audit_every(&mut self, every: Duration, percent: u32) -> Result<(), WalkError> {
+        self.audits = Some(Schedule::begin(self.kernel.walker()?, every, percent));
+        Ok(())
+    }
+
+    /// What compares from time to time.
+    pub fn audits(&self) -> Option<&Schedule> {
+        self.audits.as_ref()
+    }
+
+    /// What takes TDs over, or has done so.
+    pub fn resync(&self) -> Option<&Resync> {
+        self.resync.as_ref()
     }
 
     /// The kernel side.

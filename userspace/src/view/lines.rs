@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, iter};
 
 use septwatch_common::{
-    Leaf, Level, Life, Status, Violation,
+    Leaf, Level, Life, Line, Status, Violation,
     kvm::{GmemOp, VmStage},
     wire::{Hook, VmLife},
     zap::PFN_UNKNOWN,
@@ -18,9 +18,33 @@ use crate::{
         windows::Windows,
     },
     policy::audit::{Done, Step},
-    source::event::Event,
+    source::{
+        event::Event,
+        walk::resync::{Outcome, Walked},
+    },
     view::{histogram, stack::Places},
 };
+
+/// What came of taking over a TD that ran already.
+pub fn walked(outcome: &Outcome) -> String {
+    let Outcome { td, tgid, walked, tables, frames, entered, took_us, .. } = outcome;
+    let (tables, frames) = (plural(*tables, "table"), plural(*frames, "frame"));
+    let took = span(took_us.saturating_mul(1000));
+    let so = match walked {
+        Walked::Complete => "complete".to_owned(),
+        Walked::Suspect(why) => format!("verdicts on it stay suspect: {why}"),
+        Walked::Over => "it ended meanwhile".to_owned(),
+    };
+    format!(
+        "TD {td} (pid {tgid}) ran already: {tables} of KVM, {frames}, {entered} taken over in {took}; {so}"
+    )
+}
+
+/// So many of something.
+pub fn plural(count: u64, what: &str) -> String {
+    let s = if count == 1 { "" } else { "s" };
+    format!("{count} {what}{s}")
+}
 
 /// A step of a policy: what was done about a violation, by whom and how soon, or why it was not.
 pub fn reaction(step: &Step) -> String {
@@ -150,6 +174,9 @@ pub fn headline(verdict: &Verdict) -> String {
 /// What a violation means and how it came about: lines of their own.
 pub fn details(verdict: &Verdict, places: &Places) -> Vec<String> {
     let mut lines = vec![meaning(verdict)];
+    if verdict.line.is_some_and(Line::is_walked) {
+        lines.push("lent before septwatch began: taken over from KVM's mirror page table".to_owned());
+    }
     if let Some(failed) = verdict.failed {
         let mut line = match failed.leaf {
             Some(leaf) => format!("{} answered {}", leaf.name(), failed.status),

@@ -8,7 +8,7 @@ use super::{json, lines, stack::Places};
 use crate::{
     model::{Model, verdict::Verdict},
     policy::audit::Step,
-    source::{event::Event, session::Standing},
+    source::{event::Event, session::Standing, walk::resync::Outcome},
 };
 
 /// How they are printed.
@@ -63,6 +63,19 @@ impl Printer {
             time_ns % 1_000_000_000,
             lines::reaction(step)
         )
+    }
+
+    /// Prints what came of taking over a TD that ran already.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn walked(self, outcome: &Outcome, out: &mut dyn Write) -> io::Result<()> {
+        if self.json {
+            let mut walked = json!(outcome);
+            walked["type"] = "resynchronised".into();
+            return writeln!(out, "{walked}");
+        }
+        writeln!(out, "{}", lines::walked(outcome))
     }
 
     /// Prints what it came to.

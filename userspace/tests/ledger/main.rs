@@ -10,6 +10,7 @@ mod snapshot;
 mod steps;
 mod transitions;
 mod twins;
+mod walk;
 
 use std::{cell::RefCell, collections::BTreeMap};
 

@@ -126,6 +126,36 @@ echo 'septwatch did not start'
 exit 1
 ";
 
+/// `lab-walked N`: waits until so many TDs that ran already were taken over, whole.
+const WALKED: &str = "\
+#!/bin/busybox sh
+for tenth in $(seq 6000); do
+  [ \"$(grep -c '\"walked\":\"complete\"' /out/septwatch.json)\" -ge $1 ] && exit 0
+  [ -f /out/septwatch.code ] && break
+  usleep 100000
+done
+echo 'not so many TDs were taken over'
+exit 1
+";
+
+/// `lab-compare NAME`, while nothing moves: every line of the ledger, and who owns which frame by the software module.
+/// `lab-audit NAME`: what `septwatch audit` says; the answer is its exit code, and how many frames differ.
+const COMPARE: &str = "\
+#!/bin/busybox sh
+mkdir -p /out/cold
+cat /sys/kernel/debug/softtdx/owned >/out/cold/$1.owned
+septwatch audit --lines >/out/cold/$1.ledger 2>&1
+echo code $?
+";
+const AUDIT: &str = "\
+#!/bin/busybox sh
+mkdir -p /out/cold
+name=$1
+shift
+septwatch audit $* >/out/cold/$name.audit 2>&1
+echo code $?, $(grep -c '^  pfn' /out/cold/$name.audit) differ
+";
+
 /// The init of a crash kernel: what is in the memory of the one before goes to the console.
 const CRASH_INIT: &str = "\
 #!/bin/busybox sh
@@ -223,7 +253,11 @@ impl Programs {
         initrd.file("bin/lab-vmm", &self.lab_vmm)?;
         if let Some(septwatch) = &self.septwatch {
             initrd.program("bin/septwatch", septwatch)?;
-            initrd.text("bin/lab-watch", WATCH);
+            for (name, script) in
+                [("watch", WATCH), ("walked", WALKED), ("compare", COMPARE), ("audit", AUDIT)]
+            {
+                initrd.text(&format!("bin/lab-{name}"), script);
+            }
         }
         let built = fs::read_dir(&image.folder);
         for entry in built.with_context(|| format!("cannot read {}", image.folder.display()))? {

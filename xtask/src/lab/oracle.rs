@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result};
 use serde_json::Value;
 
 use super::adds;
+use super::cold;
 use super::frames::Frames;
 use super::latencies;
 use super::reactions;
@@ -82,6 +83,7 @@ pub fn judge(folder: &Path, expected: &Expectation, latency: bool) -> Result<Vec
     if let Some(most) = expected.adds {
         findings.push(adds::bounded(most, &read("vmm")?));
     }
+    findings.extend(cold::judge(folder)?);
     if folder.join(reactions::AUDIT_LOG).is_file() || !expected.audit.is_empty() {
         findings.push(reactions::audited(&expected.audit, &read(reactions::AUDIT_LOG)?));
     }

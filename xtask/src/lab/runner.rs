@@ -20,7 +20,7 @@ use super::machines::{Machines, Wanted};
 use super::oracle::{self, Finding};
 use super::reactions::{self, Row, Times};
 use super::scenario::{Ends, Expectation, Scenario};
-use super::{crash, place, recording, timeline};
+use super::{cold, crash, place, recording, timeline};
 use crate::step::{note, seconds};
 
 /// How long a shell's commands may take.
@@ -262,7 +262,7 @@ fn one(job: &Job<'_>, scenario: &Scenario, wanted: Wanted) -> Result<Verdict> {
         };
     }
     if job.how.timelines {
-        verdict.timeline = timeline::of(&ran.out());
+        verdict.timeline = cold::table(&ran.out()) + &timeline::of(&ran.out());
     }
     Ok(verdict)
 }

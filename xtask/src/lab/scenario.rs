@@ -56,6 +56,8 @@ pub struct Scenario {
     /// The script starts septwatch.
     #[serde(default)]
     pub late: bool,
+    /// Turns of a loop for which the walk of a TD that ran already waits between its two looks at each frame.
+    pub walk_delay: Option<u32>,
     /// What the machine comes to.
     #[serde(default)]
     pub ends: Ends,
@@ -177,6 +179,7 @@ impl Scenario {
             && !self.latency
             && !self.record
             && self.policy.is_none()
+            && self.walk_delay.is_none()
             && !self.late
             && self.ends == Ends::Done
     }
@@ -197,6 +200,8 @@ impl Scenario {
         if self.latency {
             options.push("--latency");
         }
+        let delay = self.walk_delay.map(|turns| turns.to_string());
+        options.extend(delay.iter().flat_map(|turns| ["--walk-delay", turns]));
         if let Some(policy) = &self.policy {
             let policy = if self.own_policy().is_some() { POLICY } else { policy };
             options.extend(["--policy", policy, "--audit", "/out/audit"]);

@@ -23,6 +23,7 @@
 //! | `cycle NAME PAGE COUNT ROUNDS` | map and zap pages; instructions for each |
 //! | `pages COUNT ROUNDS` | take and give back pages of a memfd; instructions for each |
 //! | `destroy NAME`, `exit` | close all of a TD's descriptors; leave the process |
+//! | `flip NAME PAGE`, `unflip` | make KVM's mirror page table say that the page is not mapped; put that right |
 //! | `inject RULE`, `reset` | rules of the software module; make it forget everything |
 //! | `selftest` | the software module's own test |
 //! | `qemu NAME start`, `qemu NAME wait`, `qemu NAME kill` | a real VMM: until its TD is there, until it ends |
@@ -83,6 +84,7 @@ fn perform(tds: &mut Tds, qemus: &mut Qemus, line: &str) -> Result<String> {
     let (verb, rest) = words.split_first().context("an empty command")?;
     match (*verb, rest) {
         ("inject", _) => module::write("inject", &rest.join(" ")).map(|()| String::new()),
+        ("unflip", []) => module::write("mirror", "restore").map(|()| String::new()),
         ("reset", []) => module::write("reset", "1").map(|()| String::new()),
         ("selftest", []) => module::selftest(),
         ("qemu", _) => qemus.perform(rest),
@@ -120,6 +122,9 @@ fn on_td(td: &mut Td, verb: &str, rest: &[&str]) -> Result<String> {
             return Ok(format!("left={left}"));
         }
         ("guest", what) => module::script_guest(td.number, Td::gpa(0), what)?,
+        ("flip", [page]) => {
+            module::write("mirror", &format!("td={} gpa={:#x}", td.number, Td::gpa(number(page)?)))?;
+        }
         ("run", []) => return run(td),
         ("convert", [page, count, to]) => td.convert(number(page)?, number(count)?, private(to)?)?,
         ("punch", [page, count]) => td.punch(number(page)?, number(count)?)?,

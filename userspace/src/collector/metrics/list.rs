@@ -152,6 +152,28 @@ pub const TD_VIOLATIONS: Family =
     Family::new("septwatch.td.violations", Of("{violation}"), "Violations of a TD since the agent began");
 pub const TD_SUSPECT: Family =
     Family::new("septwatch.td.suspect", Of("{td}"), "1: verdicts about this TD are suspect");
+pub const RESYNC_TDS: Family = Family::new(
+    "septwatch.resync.tds",
+    Of("{td}"),
+    "TDs that ran before the agent, by what came of taking them over: complete, suspect (verdicts stay so), waiting",
+);
+pub const RESYNC_FRAMES: Family = Family::new(
+    "septwatch.resync.frames",
+    Of("{frame}"),
+    "Frames of TDs that ran before the agent that were entered into the ledger",
+);
+pub const AUDITS: Family = Family::new(
+    "septwatch.audits",
+    Of("{audit}"),
+    "Comparisons of the ledger with KVM's structures since the agent began",
+);
+pub const AUDIT_DIFFERENCES: Family = Family::new(
+    "septwatch.audit.differences",
+    Of("{frame}"),
+    "Frames of which the ledger and KVM said different things at the last audit",
+);
+pub const AUDIT_DURATION: Family =
+    Family::new("septwatch.audit.duration", Seconds, "How long the last audit took");
 pub const HTTP_ANSWERS: Family = Family::new(
     "septwatch.http.answers",
     Of("{request}"),

@@ -129,6 +129,13 @@ fn check(settings: &Settings) -> Result<Option<Policy>> {
     if ledger.ring.0.is_some_and(|ring| !u32::try_from(ring.0).is_ok_and(is_ring)) {
         return Err(wrong("ledger.ring", "not a power of two from 4K to 1G").into());
     }
+    let spans = Duration::from_secs(60)..=Duration::from_secs(7 * 24 * 60 * 60);
+    if ledger.audit_every.0.is_some_and(|every| !spans.contains(&every.0)) {
+        return Err(wrong("ledger.audit_every", "not from 1m to 168h").into());
+    }
+    if !(1..=100).contains(&ledger.audit_percent) {
+        return Err(wrong("ledger.audit_percent", "not from 1 to 100").into());
+    }
     let queues =
         [("events.queue", events.queue), ("journal.queue", journal.queue), ("otlp.queue", otlp.queue)];
     for (setting, queue) in queues {
@@ -372,6 +379,8 @@ fn watching(settings: &Settings) -> Watching {
         // It is at most 1 GiB.
         ring_bytes: settings.ledger.ring.0.map(|ring| ring.0 as u32),
         latency: settings.ledger.latency,
+        walk_delay: 0,
+        no_resync: !settings.ledger.resync,
     }
 }
 
@@ -389,6 +398,11 @@ fn live(args: &Args, settings: &Settings) -> Result<()> {
             confined(settings, policy)
         })?;
     let (hooks, _) = recording::of_opened(&live.opened);
+    if let Some(every) = settings.ledger.audit_every.0
+        && let Err(error) = live.session.audit_every(every.0, settings.ledger.audit_percent)
+    {
+        eprintln!("septwatch: the setting ledger.audit_every: {}", super::told(&error));
+    }
     let collecting = Collecting::begin(settings, "live", live.session.kernel().ledger_id()?)?;
     let mut watched = Watched::begin(collecting, hooks, settings.metrics.tds as usize);
     let signals = Some(live.runtime.block_on(async { Signals::caught() })?);

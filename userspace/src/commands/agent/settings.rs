@@ -129,6 +129,17 @@ section!("ledger", Ledger, LedgerGiven: "The programs in the kernel and their le
     /// Measure how long each SEAMCALL takes, at the price of a second program at each function and a record for each call.
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     latency: bool = "false", "latency", "SEPTWATCH_LATENCY";
+    /// Take over what is lent to TDs that run already, from KVM's mirror page tables, at half of a CPU. Without this,
+    /// verdicts on them are suspect.
+    #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    resync: bool = "true", "resync", "SEPTWATCH_RESYNC";
+    /// How often the ledger is compared with what KVM says of each TD, as `septwatch audit` does, from 1m to a week;
+    /// `none`: never.
+    #[arg(value_name = "TIME")]
+    audit_every: Maybe<Time> = "1h", "audit-every", "SEPTWATCH_AUDIT_EVERY";
+    /// How much of one CPU that may take, in percent: 1 to 100.
+    #[arg(value_name = "PERCENT")]
+    audit_percent: u32 = "2", "audit-percent", "SEPTWATCH_AUDIT_PERCENT";
     /// When the agent is told to end, leave the programs running: the next one takes them over, with all that happened
     /// meanwhile. Without this everything is detached at the end.
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]

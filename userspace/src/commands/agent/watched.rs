@@ -23,7 +23,11 @@ use crate::{
     },
     policy::audit::{Done, Step},
     recording::header::{Clock, HookFact},
-    source::{event::Event, session::Session},
+    source::{
+        event::Event,
+        session::Session,
+        walk::{resync::Resync, schedule::Schedule},
+    },
     view::{lines::span, stack::Places, top::columns::bytes},
 };
 
@@ -150,6 +154,8 @@ impl Watched {
         snapshot.rows = chosen(rows, self.tds);
         snapshot.tds_seen = model.tds_seen;
         snapshot.suspect = model.suspect;
+        snapshot.resync = session.resync().map(Resync::progress);
+        snapshot.audits = session.audits().map(Schedule::standing);
         snapshot.windows = model.windows.buckets().collect();
         snapshot.latencies = model.latencies.buckets().collect();
         snapshot.policy = guard.map(|guard| PolicyRow {

@@ -24,6 +24,7 @@ use crate::hooks::{
     plan::{Missing, Plan, State, btf_names, plan, symbol_names},
     symbols::Symbols,
 };
+use crate::source::walk::{self, WalkError};
 
 /// Says what septwatch can and cannot watch on this host, and what would help.
 #[derive(Clone, Debug, clap::Args)]
@@ -71,6 +72,8 @@ pub struct Report {
     /// The policy that it follows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub followed: Option<Followed>,
+    /// Whether what is lent to TDs that run already can be taken over, and audited: `works`, or why not; None without BTF.
+    pub walk: Option<Probe>,
     /// Whether `septwatch demo` can run: `works`, or why not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub demo: Option<Probe>,
@@ -194,6 +197,11 @@ impl Report {
         let plan = plan(&btf, None, &Allowed::assumed())?;
         let problems = hook_problems(&plan).into_iter().collect();
         let verdict = Verdict::new("on this kernel", problems, Some(&plan));
+        let missing = plan.offsets.missing_for_walk();
+        let walk = match missing.is_empty() {
+            true => Probe::Assumed,
+            false => Probe::Refused(WalkError::Members(missing).to_string()),
+        };
         Ok(Self {
             verdict,
             host: None,
@@ -203,6 +211,7 @@ impl Report {
             ledger: None,
             running: None,
             followed: None,
+            walk: Some(walk),
             demo: None,
         })
     }
@@ -246,7 +255,22 @@ impl Report {
         });
         let reactions = plan.as_ref().map(|plan| Means::of(plan, Some(&host)));
         let followed = Followed::running();
-        Self { verdict, host: Some(host), btf, plan, reactions, ledger, running, followed, demo: Some(demo) }
+        let walk = plan.as_ref().map(|plan| match walk::possible(plan).and_then(|()| walk::waits()) {
+            Ok(()) => Probe::Works,
+            Err(error) => Probe::Refused(error.to_string()),
+        });
+        Self {
+            walk,
+            verdict,
+            host: Some(host),
+            btf,
+            plan,
+            reactions,
+            ledger,
+            running,
+            followed,
+            demo: Some(demo),
+        }
     }
 }
 

@@ -54,6 +54,11 @@ impl fmt::Display for Report {
             row(f, "policy", format_args!("{policy}, {armed}; {} TDs are held", held.len()))?;
             gaps.iter().try_for_each(|gap| item(f, "without", gap))?;
         }
+        match &self.walk {
+            Some(Probe::Refused(why)) => row(f, "running TDs", format_args!("cannot be taken over: {why}"))?,
+            Some(_) => row(f, "running TDs", "can be taken over, and audited")?,
+            None => {}
+        }
         match &self.demo {
             Some(Probe::Refused(why)) => row(f, "demo", format_args!("cannot run: {why}"))?,
             Some(_) => row(f, "demo", "can run")?,

@@ -5,6 +5,7 @@ mod check;
 mod disarm;
 mod explain;
 mod list;
+mod log;
 mod means;
 mod release;
 mod schema;
@@ -35,6 +36,7 @@ enum Command {
     Explain(explain::Args),
     Test(test::Args),
     Schema(schema::Args),
+    Log(log::Args),
     Status(status::Args),
     Arm(arm::Args),
     Disarm(disarm::Args),
@@ -54,6 +56,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
         Command::Explain(args) => explain::run(args, out),
         Command::Test(args) => test::run(args, out),
         Command::Schema(args) => schema::run(args, out),
+        Command::Log(args) => log::run(args, out),
         Command::Status(args) => status::run(args, out),
         Command::Arm(args) => arm::run(args, out),
         Command::Disarm(args) => disarm::run(args, out),
@@ -62,6 +65,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
     }
 }
 
+pub(super) use log::told as logged;
 pub(super) use status::line as hold_line;
 
 /// The policy of an argument.

@@ -3,7 +3,10 @@
 use serde_json::Value;
 
 use crate::{
-    commands::{audit::told, policing::Guard, policy::hold_line},
+    commands::{
+        policing::Guard,
+        policy::{hold_line, logged as told},
+    },
     policy::{audit, control::Request, latency},
     source::session::Session,
     view::top::scene::Policy,

@@ -108,6 +108,15 @@ pub struct Field {
     pub type_id: u32,
 }
 
+/// Where a member lies, to the bit.
+#[derive(Clone, Copy)]
+struct Place {
+    bit: u32,
+    /// Bits of a bit field, else 0.
+    width: u32,
+    type_id: u32,
+}
+
 impl Btf {
     /// The prototype behind a function, a pointer to one, or a typedef of either: `id` is that of a
     /// [`Kind::Func`] or of a `btf_trace_…` typedef.
@@ -202,10 +211,41 @@ impl Btf {
         for member in path.split('.') {
             id = self.strip(found.type_id)?;
             let Some(next) = self.member(id, member, MAX_DEPTH, &mut budget)? else { return Ok(None) };
-            let Some(offset) = found.offset.checked_add(next.offset) else { return Ok(None) };
-            found = Field { offset, ..next };
+            if next.width != 0 || next.bit % 8 != 0 {
+                return Ok(None);
+            }
+            let Some(offset) = found.offset.checked_add(next.bit / 8) else { return Ok(None) };
+            found = Field { offset, type_id: next.type_id };
         }
         Ok(Some(found))
+    }
+
+    /// The first bit of a member of the structure `name`, anonymous members looked through. None where there is no such
+    /// structure or member, or the member is no bit field.
+    ///
+    /// # Errors
+    /// As for [`Self::field`].
+    pub fn bit(&self, name: &str, member: &str) -> Result<Option<u32>, BtfError> {
+        let Some((id, _)) = self.aggregate(name) else { return Ok(None) };
+        let mut budget = MAX_MEMBERS;
+        let found = self.member(id, member, MAX_DEPTH, &mut budget)?;
+        Ok(found.filter(|found| found.width != 0).map(|found| found.bit))
+    }
+
+    /// Elements of the array that is a member of the structure `name`. None where there is no such structure or member, or
+    /// the member is no array.
+    ///
+    /// # Errors
+    /// As for [`Self::field`].
+    pub fn length(&self, name: &str, member: &str) -> Result<Option<u32>, BtfError> {
+        let Some(field) = self.field(name, member)? else { return Ok(None) };
+        let id = self.strip(field.type_id)?;
+        if id == 0 {
+            return Ok(None);
+        }
+        let raw = self.raw(id)?;
+        // `struct btf_array`: element's type, index's type, count.
+        if kind(&raw) == Some(Kind::Array) { Ok(Some(self.word(id, &raw, 2)?)) } else { Ok(None) }
     }
 
     fn aggregate(&self, name: &str) -> Option<(u32, Raw)> {
@@ -239,7 +279,7 @@ impl Btf {
         wanted: &str,
         depth: usize,
         budget: &mut usize,
-    ) -> Result<Option<Field>, BtfError> {
+    ) -> Result<Option<Place>, BtfError> {
         let depth = depth.checked_sub(1).ok_or_else(|| self.unsound(Malformed::TooDeep(id)))?;
         if id == 0 {
             return Ok(None);
@@ -257,13 +297,12 @@ impl Btf {
             let (width, bits) =
                 if raw.kind_flag { (position >> 24, position & 0x00ff_ffff) } else { (0, position) };
             if name == wanted {
-                let byte_aligned = width == 0 && bits % 8 == 0;
-                return Ok(byte_aligned.then_some(Field { offset: bits / 8, type_id }));
+                return Ok(Some(Place { bit: bits, width, type_id }));
             }
             if name.is_empty()
                 && let Some(inner) = self.member(self.strip(type_id)?, wanted, depth, budget)?
             {
-                return Ok((bits / 8).checked_add(inner.offset).map(|offset| Field { offset, ..inner }));
+                return Ok(bits.checked_add(inner.bit).map(|bit| Place { bit, ..inner }));
             }
         }
         Ok(None)

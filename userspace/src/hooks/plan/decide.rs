@@ -15,6 +15,9 @@ use crate::hooks::{
 /// The data symbol that holds the address of frame 0's `struct page`.
 const VMEMMAP_BASE: &str = "vmemmap_base";
 
+/// The function that a VM's file is closed with.
+const VM_RELEASE: &str = "kvm_vm_release";
+
 /// Functions of vmlinux that reactions need, in the order of [`Targets`].
 const TARGETS: [&str; 4] =
     ["bpf_lsm_file_permission", "bpf_lsm_file_ioctl", "bpf_lsm_file_ioctl_compat", "crash_kexec"];
@@ -34,7 +37,7 @@ pub fn symbol_names() -> HashSet<&'static str> {
         Place::Function(_, candidates) => candidates,
         Place::Tracepoint { .. } => &[],
     });
-    functions.map(|candidate| candidate.function).chain([VMEMMAP_BASE]).collect()
+    functions.map(|candidate| candidate.function).chain([VMEMMAP_BASE, VM_RELEASE]).collect()
 }
 
 /// Decides for each hook how it is bound. `symbols` is None for a kernel that is not running.
@@ -57,7 +60,15 @@ pub fn plan(btf: &KernelBtf, symbols: Option<&Symbols>, allowed: &Allowed) -> Re
     let [file_permission, file_ioctl, file_ioctl_compat, crash_kexec] =
         TARGETS.map(|name| btf.vmlinux.named(Kind::Func, name).next());
     let gmem_fallocate = symbols.and_then(|symbols| symbols.address("kvm_gmem_fallocate"));
-    let targets = Targets { file_permission, file_ioctl, file_ioctl_compat, crash_kexec, gmem_fallocate };
+    let kvm_vm_release = symbols.and_then(|symbols| symbols.address(VM_RELEASE));
+    let targets = Targets {
+        file_permission,
+        file_ioctl,
+        file_ioctl_compat,
+        crash_kexec,
+        gmem_fallocate,
+        kvm_vm_release,
+    };
     Ok(Plan { hooks, offsets: Offsets::resolve(btf)?, page_to_pfn: planner.page_to_pfn(), targets })
 }
 

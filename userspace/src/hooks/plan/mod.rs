@@ -43,6 +43,8 @@ pub struct Targets {
     pub crash_kexec: Option<u32>,
     /// Address of `kvm_gmem_fallocate`: by it, a guest_memfd is recognised.
     pub gmem_fallocate: Option<u64>,
+    /// Address of `kvm_vm_release`: by it, a VM's file is recognised.
+    pub kvm_vm_release: Option<u64>,
 }
 
 /// A hook on one kernel.

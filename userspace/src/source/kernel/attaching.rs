@@ -100,6 +100,17 @@ impl Kernel {
         Ok(count)
     }
 
+    /// Puts the programs that walk TDs into the kernel.
+    ///
+    /// # Errors
+    /// The kernel refuses one: what runs already cannot be taken over, and nothing else is lost.
+    pub fn load_walk(&mut self, btf: &Btf) -> Result<(), AttachError> {
+        match self.ebpf.as_mut() {
+            Some(ebpf) => self.attached.load_walk(ebpf, btf),
+            None => Err(AttachError::Missing(attach::WALK_FIND.to_owned())),
+        }
+    }
+
     /// Attaches to functions of this process.
     ///
     /// # Errors

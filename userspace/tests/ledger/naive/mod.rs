@@ -345,7 +345,7 @@ impl Naive {
             State::Mapped => Violation::FreedWhileMapped,
             State::Blocked => Violation::FreedWhileBlocked,
             State::Owned => Violation::FreedWhileOwned,
-            State::Removed | State::Free => Violation::FreedUnflushed,
+            State::Removed | State::Free | State::Tentative => Violation::FreedUnflushed,
         };
         if state == State::Removed {
             self.close(pfn);

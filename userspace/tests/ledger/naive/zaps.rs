@@ -129,7 +129,7 @@ impl Naive {
                 let expected = self.says(Violation::OutOfOrder, Some(lent.td), call.pfn, lent.gfn);
                 Some(Expected { failed, ..expected })
             }
-            State::Owned | State::Free => None,
+            State::Owned | State::Free | State::Tentative => None,
         }
     }
 }

@@ -1,0 +1,51 @@
+//! The programs that find and walk TDs, on the running kernel.
+#![expect(clippy::unwrap_used, reason = "inside of a test, a panic is its failure")]
+
+use aya::Btf;
+use septwatch::{
+    hooks::load::{Memory, PageStruct, Rings, Settings},
+    source::{kernel::Kernel, walk::At},
+};
+use septwatch_common::{
+    config::NO_ARGUMENT,
+    kvm::{MEMBERS, POINTS},
+    walk::{Ended, Found, Mode},
+};
+
+fn settings() -> Settings {
+    Settings {
+        page: PageStruct { base: 0, size: 64 },
+        tdr_page: 0,
+        tdvpr_page: 0,
+        memory: Memory::Kernel,
+        premap_exempt: false,
+        shapes: Vec::new(),
+        points: [[NO_ARGUMENT; 4]; POINTS],
+        // No program can leave anything out for want of a member.
+        members: [8; MEMBERS],
+        zap_takes_pfn: false,
+        gmem_fallocate: 0,
+        kvm_vm_release: 1,
+        walk_delay: 0,
+        frames: 1 << 16,
+        highest_pfn: (1 << 20) - 1,
+        probes: false,
+        ledger_limit: None,
+        rings: Rings::default(),
+        log_level: 0,
+        latency: false,
+    }
+}
+
+#[test]
+fn the_kernel_takes_the_programs() {
+    let btf = Btf::from_sys_fs().unwrap();
+    let mut kernel = Kernel::load(&settings(), Some(&btf), None).unwrap();
+    kernel.load_walk(&btf).unwrap();
+    let mut walker = kernel.walker().unwrap();
+    assert_eq!(walker.find(true).unwrap(), []);
+    for at in [At::Mirror(0), At::Control(0), At::Lines(0)] {
+        let (ended, told, differences) = walker.step(&Found::default(), Mode::Compare, at).unwrap();
+        assert_eq!((ended, told.seen, differences.len()), (Ended::Over, 0, 0), "there is no such TD: {at:?}");
+    }
+}
