@@ -104,6 +104,12 @@ impl Store for Maps {
     }
 
     #[inline(always)]
+    fn swap(&mut self, slot: Self::Slot, new: Line) -> Line {
+        // SAFETY: points into a map value.
+        Line(unsafe { atomic::swap(slot, new.0) })
+    }
+
+    #[inline(always)]
     fn open_lines(&mut self, pfn: u64, more: bool) {
         if let Some(open) = block(pfn) {
             // SAFETY: points into a map value.

@@ -122,6 +122,8 @@ pub trait Store {
     fn read(&mut self, slot: Self::Slot) -> Line;
     /// Replaces a line if it is still `old`.
     fn replace(&mut self, slot: Self::Slot, old: Line, new: Line) -> bool;
+    /// Replaces a line whatever it is, and says what it was.
+    fn swap(&mut self, slot: Self::Slot, new: Line) -> Line;
     /// One line more (or less) is open around this frame. Told before a line opens, and after one closes.
     fn open_lines(&mut self, pfn: u64, more: bool);
 

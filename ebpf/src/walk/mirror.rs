@@ -144,7 +144,7 @@ unsafe extern "C" fn down(_: u64, descent: *mut c_void) -> i64 {
 #[inline(always)]
 fn one_down(descent: &mut Descent<'_>) -> Option<Ended> {
     let (gfn, level) = (descent.gfn, descent.level);
-    let index = gfn / covers(level) & (STEP - 1);
+    let index = (gfn / covers(level)) & (STEP - 1);
     descent.at = descent.table.wrapping_add(index * 8);
     let entry: u64 = read_kernel(descent.at)?;
     descent.entry = entry;

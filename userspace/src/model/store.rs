@@ -216,6 +216,11 @@ impl Store for Ledger {
     }
 
     #[inline]
+    fn swap(&mut self, slot: Self::Slot, new: Line) -> Line {
+        std::mem::replace(&mut self.lines[slot], new)
+    }
+
+    #[inline]
     fn open_lines(&mut self, pfn: u64, more: bool) {
         if let Some(first) = self.chunk(pfn) {
             self.open[first / CHUNK] += if more { 1 } else { -1 };

@@ -260,6 +260,10 @@ impl Store for World {
         self.tick();
         self.ledger.replace(slot, old, new)
     }
+    fn swap(&mut self, slot: usize, new: Line) -> Line {
+        self.tick();
+        self.ledger.swap(slot, new)
+    }
     fn open_lines(&mut self, pfn: u64, more: bool) {
         Store::open_lines(&mut self.ledger, pfn, more);
     }
