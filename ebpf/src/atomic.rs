@@ -1,6 +1,6 @@
 //! BPF_ATOMIC instructions.
 
-use core::intrinsics::{AtomicOrdering, atomic_and, atomic_cxchg, atomic_or, atomic_xadd};
+use core::intrinsics::{AtomicOrdering, atomic_and, atomic_cxchg, atomic_or, atomic_xadd, atomic_xchg};
 
 /// Adds, and returns what was there before.
 ///
@@ -10,6 +10,16 @@ use core::intrinsics::{AtomicOrdering, atomic_and, atomic_cxchg, atomic_or, atom
 pub unsafe fn fetch_add(at: *mut u64, add: u64) -> u64 {
     // SAFETY: the caller's promise.
     unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(at, add) }
+}
+
+/// Writes, and returns what was there before.
+///
+/// # Safety
+/// As for [`fetch_add`].
+#[inline(always)]
+pub unsafe fn swap(at: *mut u64, new: u64) -> u64 {
+    // SAFETY: the caller's promise.
+    unsafe { atomic_xchg::<u64, { AtomicOrdering::SeqCst }>(at, new) }
 }
 
 /// Sets the bits that are set in `bits`.

@@ -173,6 +173,12 @@ impl Store for Maps {
     }
 
     #[inline(always)]
+    fn swap(&mut self, slot: Self::Slot, new: Line) -> Line {
+        // SAFETY: points into a map value.
+        Line(unsafe { atomic::swap(slot, new.0) })
+    }
+
+    #[inline(always)]
     fn mark(&mut self, pfn: u64, lent: bool) {
         let Some(marks) = marks(pfn) else { return };
         // SAFETY: points into a map value.

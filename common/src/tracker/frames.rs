@@ -61,9 +61,9 @@ pub(super) fn open_line<S: Store>(s: &mut S, pfn: u64) -> Option<(S::Slot, Line)
 #[inline(always)]
 pub(super) fn change<S: Store>(s: &mut S, slot: S::Slot, progress: u8, op: Op) -> (Line, Option<Violation>) {
     // KVM's locks keep two SEAMCALLs for one frame apart; a release that a bug lets run beside one can lose the race
-    // once, not again and again; the walk has two moves (see [`super::walk`]), and then is gone. The kernel's verifier
-    // pays for every try.
-    const TRIES: u32 = 3;
+    // once, not again and again; nor can the walk, which has one move left where a line is open (see [`super::walk`]).
+    // The kernel's verifier pays for every try.
+    const TRIES: u32 = 2;
     let mut before = Line::FREE;
     let mut violation = None;
     let mut tries = 0;

@@ -144,16 +144,16 @@ pub fn lend_one<S: Store>(s: &mut S, td: u16, pfn: u64, new: Line) -> Line {
         return Line::FREE;
     };
     s.mark(pfn, true);
-    let old = s.read(slot);
-    let progress = if old.is_open() { progress(s, old) } else { 0 };
-    let (before, _) = change(s, slot, progress, Op::Lend(new));
+    // Whatever was there, the module has it now: no rule of [`apply`]'s says otherwise.
+    let old = s.swap(slot, new);
     // See `close`.
     if !s.is_marked(pfn) {
         s.mark(pfn, true);
     }
-    if before.is_open() {
-        // The walk may have come in between.
-        s.closed(pfn, if old.is_open() { old } else { before }, true);
+    let mut before = old;
+    if old.is_open() {
+        before = Zap::fold(progress(s, old), old);
+        s.closed(pfn, old, true);
     }
     s.count(td, new.kind(), true);
     before

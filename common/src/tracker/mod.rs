@@ -146,6 +146,8 @@ pub trait Store {
     fn read(&mut self, slot: Self::Slot) -> Line;
     /// Replaces a line if it is still `old`.
     fn replace(&mut self, slot: Self::Slot, old: Line, new: Line) -> bool;
+    /// Replaces a line whatever it is, and says what it was.
+    fn swap(&mut self, slot: Self::Slot, new: Line) -> Line;
     /// The filter in front of the ledger: whether a frame may be lent. Told that it is before its line opens, and that it
     /// is not after it closed.
     fn mark(&mut self, pfn: u64, lent: bool);

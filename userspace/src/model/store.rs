@@ -235,6 +235,11 @@ impl Store for Ledger {
     }
 
     #[inline]
+    fn swap(&mut self, slot: Self::Slot, new: Line) -> Line {
+        std::mem::replace(&mut self.lines[slot], new)
+    }
+
+    #[inline]
     fn mark(&mut self, pfn: u64, lent: bool) {
         if let Some((marks, mark)) = self.mark_at(pfn) {
             *marks = if lent { *marks | mark } else { *marks & !mark };

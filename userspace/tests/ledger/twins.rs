@@ -282,6 +282,9 @@ impl Store for Broken<'_> {
         let broken = self.mutation == Some(Mutation::ReleasedNotKept);
         self.ledger.replace(slot, old, if broken { Line(new.0 & !(1 << 3)) } else { new })
     }
+    fn swap(&mut self, slot: Self::Slot, new: Line) -> Line {
+        self.ledger.swap(slot, new)
+    }
     fn mark(&mut self, pfn: u64, lent: bool) {
         if lent || self.mutation != Some(Mutation::MarkNotCleared) {
             self.ledger.mark(pfn, lent);

@@ -261,6 +261,10 @@ impl Store for World {
         self.tick();
         self.ledger.replace(slot, old, new)
     }
+    fn swap(&mut self, slot: usize, new: Line) -> Line {
+        self.tick();
+        self.ledger.swap(slot, new)
+    }
     fn mark(&mut self, pfn: u64, lent: bool) {
         self.tick();
         self.ledger.mark(pfn, lent);

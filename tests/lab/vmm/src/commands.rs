@@ -19,6 +19,7 @@
 //! | `create-vm TYPE` | KVM_CREATE_VM of this type; the VM is closed again |
 //! | `watch NAME`, `back` | watch the frames of a TD's guest, of now and later; which of them came back since |
 //! | `stress NAME OPERATIONS SEED` | random faults, conversions and punches |
+//! | `churn NAME SEED FILE` | the same until the file is there |
 //! | `drip NAME PAGE MS FILE` | punch page after page, one every so many milliseconds, until the file is there |
 //! | `cycle NAME PAGE COUNT ROUNDS` | map and zap pages; instructions for each |
 //! | `pages COUNT ROUNDS` | take and give back pages of a memfd; instructions for each |
@@ -137,7 +138,13 @@ fn on_td(td: &mut Td, verb: &str, rest: &[&str]) -> Result<String> {
             return cost::cycle(td, number(page)?, number(count)?, number(rounds)?);
         }
         ("drip", [page, ms, file]) => return drip(td, number(page)?, number(ms)?, file),
-        ("stress", [operations, seed]) => return stress(td, number(operations)?, number(seed)?),
+        ("stress", [operations, seed]) => {
+            let operations = number(operations)?;
+            return stress(td, number(seed)?, |done| Ok(done < operations));
+        }
+        ("churn", [seed, file]) => {
+            return stress(td, number(seed)?, |_| Ok(!fs::exists(file)?));
+        }
         _ => bail!("no command `{verb}` with {} words after the TD", rest.len()),
     }
     Ok(String::new())
@@ -266,11 +273,13 @@ fn drip(td: &Td, first: u64, ms: u64, until: &str) -> Result<String> {
     bail!("no page is left, and there is no {until}")
 }
 
-/// Random traffic that must all succeed; what KVM refuses is counted.
-fn stress(td: &Td, operations: u64, mut seed: u64) -> Result<String> {
+/// Random traffic that must all succeed, as long as `goes_on` says so of what was done; what KVM refuses is counted.
+fn stress(td: &Td, mut seed: u64, goes_on: impl Fn(u64) -> Result<bool>) -> Result<String> {
     ensure!(seed != 0, "the seed must not be 0");
     let mut refused = BTreeMap::<String, u64>::new();
-    for _ in 0..operations {
+    let mut operations = 0;
+    while goes_on(operations)? {
+        operations += 1;
         // xorshift64
         seed ^= seed << 13;
         seed ^= seed >> 7;
