@@ -400,7 +400,6 @@ fn a_walker_that_looks_once_is_caught() {
         let mut world = World::new(&[0], Vec::new());
         // R1 and C, and S without R2.
         world.moves = vec![moves[0]];
-        let mut world = world;
         world.zap_with_careless_walker(moves[1]);
         caught += u32::from(world.judge().is_err());
     });
