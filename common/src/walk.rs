@@ -114,7 +114,7 @@ pub struct Told {
     pub entered: u32,
     /// Those whose line says the same.
     pub known: u32,
-    /// Those that an event came in between: to be looked at again.
+    /// Those whose line an event has changed, while KVM says the same as before: to be looked at again.
     pub raced: u32,
     /// Those that have no place in the ledger.
     pub outside: u32,

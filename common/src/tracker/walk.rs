@@ -25,6 +25,9 @@
 //!   again before C, by a zap, which is then the last event. If after C, it replaced the tentative line, and S leaves it.
 //! - A zap: then the entry is not present, and R2 did not see F.
 //!
+//! Where R2 does not see F, an event has come since R1, hooked, and what is at G after it is hooked as well: the walker is done
+//! with G. It need not wait for a moment in which nothing happens there, which may not come.
+//!
 //! So no line is open that the TDX module would not tell of, and none that a live event wrote is overwritten. No line is
 //! missing: an entry that is present from the grace period on is read by one of the steps, and one that comes later is
 //! hooked. The same holds for S-EPT pages, with the entry that points to the table, and for control pages, with the TD's

@@ -15,9 +15,10 @@ use septwatch_common::{
 use super::{Look, differs, told};
 use crate::{config, store::Maps};
 
-/// The frame should have this line. `still` looks at its source a second time.
+/// The frame should have this line. `still` looks at its source a second time: where that says something else by now, an
+/// event has come, and nothing is left to be done for this frame at this place. Its hooks have seen it.
 #[inline(always)]
-pub fn frame(look: &Look, pfn: u64, open: Line, still: impl FnOnce() -> bool) {
+pub fn frame(look: &Look, pfn: u64, open: Line, still: impl Fn() -> bool) {
     let Some(told) = told() else { return };
     told.seen = told.seen.wrapping_add(1);
     if look.compare {
@@ -32,21 +33,20 @@ pub fn frame(look: &Look, pfn: u64, open: Line, still: impl FnOnce() -> bool) {
     match Claim::from_number(step_walk_claim(pfn, open.0)) {
         Claim::Made => {
             step_walk_wait();
-            let still = u32::from(still());
-            if step_walk_settle(pfn, open.0, still) != 0 {
+            let says_so = still();
+            if step_walk_settle(pfn, open.0, u32::from(says_so)) != 0 {
                 told.entered = told.entered.wrapping_add(1);
-            } else {
+            } else if says_so && still() {
                 told.raced = told.raced.wrapping_add(1);
             }
         }
         Claim::Known => told.known = told.known.wrapping_add(1),
-        Claim::Raced => told.raced = told.raced.wrapping_add(1),
         Claim::Outside => told.outside = told.outside.wrapping_add(1),
-        // Also where the frame has just been zapped and lent again: then the source says something else.
+        Claim::Raced if still() => told.raced = told.raced.wrapping_add(1),
         Claim::Other if still() => {
             differs(Difference { pfn, line: line_of(pfn).0, kvm: open.0, instead: 0 });
         }
-        Claim::Other => told.raced = told.raced.wrapping_add(1),
+        Claim::Raced | Claim::Other => {}
     }
 }
 

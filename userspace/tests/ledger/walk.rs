@@ -96,6 +96,9 @@ impl World {
             Walking::Claim(pfn) => match claim(&mut self.ledger, pfn, line) {
                 Claim::Made => self.walking = Walking::Again(pfn),
                 Claim::Known => drop(self.ahead.pop()),
+                Claim::Raced | Claim::Other if self.mirror[&gfn] != Entry::Present(pfn) => {
+                    self.ahead.pop();
+                }
                 // Looked at again.
                 Claim::Raced | Claim::Other => {}
                 Claim::Outside => panic!("there is room"),
@@ -104,7 +107,8 @@ impl World {
                 self.walking = Walking::Settle(pfn, self.mirror[&gfn] == Entry::Present(pfn));
             }
             Walking::Settle(pfn, still) => {
-                if settle(&mut self.ledger, pfn, line, still) {
+                let entered = settle(&mut self.ledger, pfn, line, still);
+                if entered || !still || self.mirror[&gfn] != Entry::Present(pfn) {
                     self.ahead.pop();
                 }
             }

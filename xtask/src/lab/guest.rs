@@ -131,6 +131,7 @@ const WALKED: &str = "\
 #!/bin/busybox sh
 for tenth in $(seq 6000); do
   [ \"$(grep -c '\"walked\":\"complete\"' /out/septwatch.json)\" -ge $1 ] && exit 0
+  grep '\"walked\":{\"suspect\"' /out/septwatch.json && exit 1
   [ -f /out/septwatch.code ] && break
   usleep 100000
 done
