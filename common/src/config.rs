@@ -160,6 +160,9 @@ pub struct Control {
     pub quick_rules: u64,
     /// 1: a TD may be held, by userspace.
     pub holds: u64,
+    /// 1: every hook is attached. Before, SEAMCALLs are not looked at: of a TD that runs meanwhile, some hooks would see a
+    /// frame being lent that others do not see coming back.
+    pub begun: u64,
 }
 
 /// The SEAMCALL leaves that have a hook.

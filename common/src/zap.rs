@@ -83,6 +83,8 @@ pub struct TdNow {
     pub finalized: bool,
     /// Whether this kernel takes a refused BLOCK of a page that is only counted as premapped for normal.
     pub premap_exempt: bool,
+    /// Whether the TD began before septwatch, and so may this zap have.
+    pub late: bool,
 }
 
 /// Answer to one step of a zap.
@@ -142,7 +144,7 @@ impl Zap {
             Leaf::MemPageRemove => {
                 // Before finalize the module asks for neither BLOCK nor TRACK.
                 let blocked = self.progress & Self::BLOCKED != 0;
-                let ordered = !td.finalized || (blocked && td.epoch != self.epoch);
+                let ordered = !td.finalized || (blocked && td.epoch != self.epoch) || (td.late && !blocked);
                 self.progress |= Self::REMOVED;
                 if ordered { None } else { Some(Violation::OutOfOrder) }
             }
@@ -217,7 +219,7 @@ mod tests {
     use super::*;
     use crate::{Level, PageKind};
 
-    const TD: TdNow = TdNow { epoch: 4, finalized: true, premap_exempt: false };
+    const TD: TdNow = TdNow { epoch: 4, finalized: true, premap_exempt: false, late: false };
     const BUSY: u64 = 0x8000_0200_0000_0092;
 
     fn answer(status: u64) -> Answer {
@@ -241,6 +243,12 @@ mod tests {
             Zap::default().step(Leaf::MemPageRemove, &answer(0), tracked),
             Some(Violation::OutOfOrder)
         );
+        // Of a TD that began before septwatch its BLOCK may have been before the first hook; that TRACK was not is seen.
+        let late = TdNow { late: true, ..tracked };
+        assert_eq!(Zap::default().step(Leaf::MemPageRemove, &answer(0), late), None);
+        let mut untracked = Zap::default();
+        untracked.step(Leaf::MemRangeBlock, &answer(0), late);
+        assert_eq!(untracked.step(Leaf::MemPageRemove, &answer(0), late), Some(Violation::OutOfOrder));
     }
 
     #[test]

@@ -51,6 +51,13 @@ pub fn pages_wanted() -> bool {
     control().is_some_and(|control| unsafe { (&raw const (*control).record_pages).read_volatile() } != 0)
 }
 
+/// Whether every hook is attached.
+#[inline(always)]
+pub fn has_begun() -> bool {
+    // SAFETY: points into a map value; volatile, because userspace writes it.
+    control().is_some_and(|control| unsafe { (&raw const (*control).begun).read_volatile() } != 0)
+}
+
 /// A TD reached a stage of its life.
 #[inline(always)]
 pub fn td_life(td: u16, record: &Td, now_ns: u64) {

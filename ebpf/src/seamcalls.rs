@@ -132,6 +132,9 @@ fn decode(leaf: Leaf, returned: &impl At, mut now_ns: u64) -> Option<Call> {
 /// A function returned that was entered at `entered_ns`, if that was measured; for `now_ns` see [`decode`].
 #[inline(always)]
 fn returned(leaf: Leaf, returned: &impl At, entered_ns: u64, now_ns: u64) -> Option<()> {
+    if !emit::has_begun() {
+        return None;
+    }
     let counters = counters()?;
     let Some(call) = decode(leaf, returned, now_ns) else {
         // SAFETY: points into this CPU's counters.

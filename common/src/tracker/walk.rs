@@ -12,7 +12,8 @@
 //! 1. A zap takes the entry out of the mirror, or freezes it, before its first SEAMCALL; the release of the frame comes
 //!    after the last one. (`tdp_mmu_set_spte`, `tdp_mmu_set_spte_atomic`, `handle_removed_pt`)
 //! 2. A map makes the entry present only after its SEAMCALL has succeeded; until then it is frozen. (the same)
-//! 3. Both happen inside of one `rcu_read_lock()`. So with one grace period between the attaching of the hooks and the
+//! 3. Both happen inside of one `rcu_read_lock()`. So with one grace period between the moment in which all hooks are
+//!    attached ([`crate::config::Control::begun`]; until then none of them looks) and the
 //!    first look at a mirror, every map and zap either was over before that look, or has all its SEAMCALLs hooked.
 //!
 //! The reader's steps for a frame F at guest frame G: R1 reads the entry, C claims, R2 reads it again, S settles. S opens

@@ -18,7 +18,8 @@ pub(super) fn zap_step<S: Store>(s: &mut S, leaf: Leaf, call: &Call, out: &mut i
     let Some(record) = s.record(td) else { return false };
     record.zap_called = 0;
     let (called_gfn, called_pfn) = (record.zap_gfn, record.zap_pfn);
-    let now = TdNow { epoch: record.epoch, finalized: record.finalized != 0, premap_exempt };
+    let late = record.suspect.has(Suspect::LATE);
+    let now = TdNow { epoch: record.epoch, finalized: record.finalized != 0, premap_exempt, late };
     let tracked = matches!(leaf, Leaf::MemTrack) && call.answer.status.is_success();
     if tracked {
         record.epoch = record.epoch.wrapping_add(1);
@@ -93,7 +94,7 @@ pub(super) fn write_back<S: Store>(s: &mut S, call: &Call, out: &mut impl Out) -
             out.line = line;
             return found(s, Violation::ZapFailed, td, out);
         };
-        let now = TdNow { epoch: 0, finalized: true, premap_exempt: false };
+        let now = TdNow { epoch: 0, finalized: true, premap_exempt: false, late: false };
         let Some(zap) = s.zap_or_new(td, key) else {
             s.doubt(td, Suspect::ZAPS_FULL);
             return false;

@@ -282,6 +282,15 @@ impl Kernel {
         self.tell()
     }
 
+    /// Every hook is attached: from now on SEAMCALLs are looked at.
+    ///
+    /// # Errors
+    /// The map cannot be written.
+    pub fn begin(&mut self) -> Result<(), KernelError> {
+        self.control.begun = 1;
+        self.tell()
+    }
+
     /// Adds a reason for doubt about every TD.
     ///
     /// # Errors

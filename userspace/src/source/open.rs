@@ -164,6 +164,7 @@ pub fn demo(
         })
         .collect();
     kernel.attach_own(&functions)?;
+    kernel.begin()?;
     let config = module::Config { shape, vmemmap_base: page.base, page_struct_size: page.size };
     Ok((kernel, config))
 }
@@ -329,6 +330,7 @@ pub fn live(options: &Options, plan: Option<Plan>) -> Result<(Kernel, Opened), O
     let tracepoints = plan.hooks.iter().filter(|hook| hook.name.starts_with("mm_")).count();
     let functions =
         kernel.attach_functions(&plan, &btf, latency, |hook, error| not_attached.push((hook, error)))?;
+    kernel.begin()?;
     let (hooks, attached) = (plan.hooks.len(), tracepoints + functions);
     let walk = walk::possible(&plan).and_then(|()| Ok(kernel.load_walk(&btf)?)).err();
     let told = noted(&plan, &not_attached);

@@ -61,7 +61,9 @@ impl Naive {
         let named = (call.pfn != PFN_UNKNOWN).then_some((call.pfn, call.level));
         let attempt = self.attempts.entry(leaf).or_default();
         let tracked_since_block = attempt.blocked_at.is_some_and(|tracked| tracked != td.tracked);
-        let ordered = !td.finalized || tracked_since_block;
+        // Its BLOCK may have been before the first hook.
+        let unseen = td.late && attempt.blocked_at.is_none();
+        let ordered = !td.finalized || tracked_since_block || unseen;
         (attempt.removed, attempt.busy) = (true, None);
         attempt.named = named.or(attempt.named);
         let failed = attempt.failed;
