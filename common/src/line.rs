@@ -174,6 +174,12 @@ impl Line {
         self.0 & 7 == State::Tentative as u64
     }
 
+    /// Whether it is open, and a lending.
+    #[inline(always)]
+    pub const fn is_lent(self) -> bool {
+        self.is_open() && !self.is_tentative()
+    }
+
     /// Whether a zap can be under way for it: a guest leaf that is in the S-EPT, or about to be known to be.
     #[inline(always)]
     pub(crate) const fn has_zap(self) -> bool {

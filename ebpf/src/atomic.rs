@@ -1,6 +1,9 @@
 //! BPF_ATOMIC instructions.
 
-use core::intrinsics::{AtomicOrdering, atomic_and, atomic_cxchg, atomic_or, atomic_xadd, atomic_xchg};
+use core::{
+    intrinsics::{AtomicOrdering, atomic_and, atomic_cxchg, atomic_or, atomic_xadd, atomic_xchg},
+    ops::Not,
+};
 
 /// Adds, and returns what was there before.
 ///
@@ -22,24 +25,24 @@ pub unsafe fn swap(at: *mut u64, new: u64) -> u64 {
     unsafe { atomic_xchg::<u64, { AtomicOrdering::SeqCst }>(at, new) }
 }
 
-/// Sets the bits that are set in `bits`.
+/// Sets the bits that are set in `bits`, of 32 or 64.
 ///
 /// # Safety
-/// As for [`fetch_add`].
+/// `at` must point into a map value, aligned to its size.
 #[inline(always)]
-pub unsafe fn set(at: *mut u64, bits: u64) {
+pub unsafe fn set<T: Copy>(at: *mut T, bits: T) {
     // SAFETY: the caller's promise.
-    unsafe { atomic_or::<u64, u64, { AtomicOrdering::SeqCst }>(at, bits) };
+    unsafe { atomic_or::<T, T, { AtomicOrdering::SeqCst }>(at, bits) };
 }
 
 /// Clears them.
 ///
 /// # Safety
-/// As for [`fetch_add`].
+/// As for [`set`].
 #[inline(always)]
-pub unsafe fn clear(at: *mut u64, bits: u64) {
+pub unsafe fn clear<T: Copy + Not<Output = T>>(at: *mut T, bits: T) {
     // SAFETY: the caller's promise.
-    unsafe { atomic_and::<u64, u64, { AtomicOrdering::SeqCst }>(at, !bits) };
+    unsafe { atomic_and::<T, T, { AtomicOrdering::SeqCst }>(at, !bits) };
 }
 
 /// Replaces `old` by `new`; false where something else was there.
@@ -52,24 +55,4 @@ pub unsafe fn replace(at: *mut u64, old: u64, new: u64) -> bool {
     let (was, _) =
         unsafe { atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(at, old, new) };
     was == old
-}
-
-/// Takes all bits away but these.
-///
-/// # Safety
-/// `at` must point into a map value, aligned to 4 bytes.
-#[inline(always)]
-pub unsafe fn and(at: *mut u32, bits: u32) {
-    // SAFETY: the caller's promise.
-    unsafe { atomic_and::<u32, u32, { AtomicOrdering::SeqCst }>(at, bits) };
-}
-
-/// Adds these bits.
-///
-/// # Safety
-/// As for [`and`].
-#[inline(always)]
-pub unsafe fn or(at: *mut u32, bits: u32) {
-    // SAFETY: the caller's promise.
-    unsafe { atomic_or::<u32, u32, { AtomicOrdering::SeqCst }>(at, bits) };
 }

@@ -9,7 +9,7 @@ use aya_ebpf::{
 };
 use septwatch_common::{
     Leaf, Status, Td, Violation,
-    config::Produced,
+    config::{Control, Produced},
     kvm::VmStage,
     tracker::{Call, Finding},
     wire::{
@@ -46,16 +46,18 @@ fn lost(stream: *mut Produced) {
 
 /// Whether page records are wanted.
 #[inline(always)]
-pub fn pages_wanted() -> bool {
+fn pages_wanted(control: *const Control) -> bool {
     // SAFETY: points into a map value; volatile, because userspace writes it.
-    control().is_some_and(|control| unsafe { (&raw const (*control).record_pages).read_volatile() } != 0)
+    unsafe { (&raw const (*control).record_pages).read_volatile() != 0 }
 }
 
-/// Whether every hook is attached.
+/// The same of SEAMCALLs; `None` as long as not every hook is attached.
 #[inline(always)]
-pub fn has_begun() -> bool {
-    // SAFETY: points into a map value; volatile, because userspace writes it.
-    control().is_some_and(|control| unsafe { (&raw const (*control).begun).read_volatile() } != 0)
+pub fn seamcalls_wanted() -> Option<bool> {
+    let control = control()?;
+    // SAFETY: as above.
+    let begun = unsafe { (&raw const (*control).begun).read_volatile() } != 0;
+    if begun { Some(pages_wanted(control)) } else { None }
 }
 
 /// A TD reached a stage of its life.
@@ -183,12 +185,9 @@ pub fn violation(ctx: *mut c_void, hook: u8, finding: &Finding, now_ns: u64) {
     entry.submit(u64::from(BPF_RB_FORCE_WAKEUP));
 }
 
-/// A SEAMCALL returned, if anybody records.
+/// A SEAMCALL returned, and somebody records.
 #[inline(always)]
 pub fn seamcall(leaf: Leaf, call: &Call, took_ns: u32) {
-    if !pages_wanted() {
-        return;
-    }
     let Some(counters) = counters() else { return };
     // SAFETY: points into this CPU's counters.
     let stream = unsafe { &raw mut (*counters).pages };
@@ -225,7 +224,7 @@ pub fn seamcall(leaf: Leaf, call: &Call, took_ns: u32) {
 /// The allocator received, or handed out, a frame whose line was open, if anybody records.
 #[inline(always)]
 pub fn frame(hook: Hook, pfn: u64, now_ns: u64) {
-    if !pages_wanted() {
+    if !control().is_some_and(pages_wanted) {
         return;
     }
     let Some(counters) = counters() else { return };

@@ -117,15 +117,11 @@ fn zapping(call: &impl At) -> Option<()> {
 fn zapped(call: &impl At) -> Option<()> {
     zaps(call)?;
     let tdr = tdr_of_td(call.arg(Point::Zap, 0)?)?;
-    // A SEAMCALL followed nearly always.
-    if record_of(tdr)?.zap_called == 0 {
-        return None;
-    }
-    let now_ns = now_ns();
     let mut finding = MaybeUninit::uninit();
     if tracker::zap_returned(&mut Maps, tdr, now_ns, &mut finding) {
         // SAFETY: it was found, and so written.
-        emit::violation(call.ctx(), Hook::Zap as u8, unsafe { finding.assume_init_ref() }, now_ns);
+        let finding = unsafe { finding.assume_init_ref() };
+        emit::violation(call.ctx(), Hook::Zap as u8, finding, finding.zap.failed_ns);
     }
     Some(())
 }

@@ -20,7 +20,7 @@ use crate::{
     config, emit,
     maps::LET_GO,
     steps,
-    store::{Maps, marks, may_be_lent},
+    store::{Maps, mark_of, marked, may_be_lent},
     task::now_ns,
 };
 
@@ -72,8 +72,7 @@ fn any(pfn: u64, order: u32) -> bool {
         return words.any;
     }
     let of_all = u64::MAX >> (64 - (1 << order));
-    // SAFETY: points into a map value; volatile, because other CPUs write it.
-    marks(pfn).is_none_or(|marks| unsafe { marks.read_volatile() } & of_all << (pfn & 63) != 0)
+    marked(pfn) & of_all.wrapping_mul(mark_of(pfn)) != 0
 }
 
 struct Words {
@@ -84,9 +83,7 @@ struct Words {
 impl Each<Maps> for Words {
     #[inline(always)]
     fn one(&mut self, _: &mut Maps, n: u64) {
-        // SAFETY: as above.
-        let word = marks(self.pfn + (n << MARKS_SHIFT)).map(|marks| unsafe { marks.read_volatile() });
-        self.any |= word != Some(0);
+        self.any |= marked(self.pfn + (n << MARKS_SHIFT)) != 0;
     }
 }
 

@@ -66,9 +66,10 @@ const fn is_timed(leaf: Leaf) -> bool {
     )
 }
 
-/// A call that returned at `now_ns`; 0: that was not looked up yet, and is where nothing asks for it.
+/// A call that returned at `now_ns`; 0: that was not looked up yet, and is where the call is `recorded` or something else
+/// asks for it.
 #[inline(always)]
-fn decode(leaf: Leaf, returned: &impl At, mut now_ns: u64) -> Option<Call> {
+fn decode(leaf: Leaf, returned: &impl At, recorded: bool, mut now_ns: u64) -> Option<Call> {
     let status = Status(returned.ret());
     let failed = !status.is_success();
     let (mut ext_err1, mut ext_err2) = (0, 0);
@@ -123,7 +124,7 @@ fn decode(leaf: Leaf, returned: &impl At, mut now_ns: u64) -> Option<Call> {
         None => PFN_UNKNOWN,
         Some(at) => config::pfn_of(config::read_word(at + config::tdvpr_page_offset())?),
     };
-    if now_ns == 0 && (is_timed(leaf) || failed || emit::pages_wanted()) {
+    if now_ns == 0 && (is_timed(leaf) || failed || recorded) {
         now_ns = task::now_ns();
     }
     Some(Call { tdr, tdvpr, pfn, gfn, level, hkid, answer: Answer { status, ext_err1, ext_err2, now_ns } })
@@ -132,11 +133,9 @@ fn decode(leaf: Leaf, returned: &impl At, mut now_ns: u64) -> Option<Call> {
 /// A function returned that was entered at `entered_ns`, if that was measured; for `now_ns` see [`decode`].
 #[inline(always)]
 fn returned(leaf: Leaf, returned: &impl At, entered_ns: u64, now_ns: u64) -> Option<()> {
-    if !emit::has_begun() {
-        return None;
-    }
+    let recorded = emit::seamcalls_wanted()?;
     let counters = counters()?;
-    let Some(call) = decode(leaf, returned, now_ns) else {
+    let Some(call) = decode(leaf, returned, recorded, now_ns) else {
         // SAFETY: points into this CPU's counters.
         unsafe { atomic::fetch_add(&raw mut (*counters).unread, 1) };
         return None;
@@ -154,7 +153,9 @@ fn returned(leaf: Leaf, returned: &impl At, entered_ns: u64, now_ns: u64) -> Opt
         };
         atomic::fetch_add(answer, 1);
     }
-    emit::seamcall(leaf, &call, latency::took_ns(entered_ns, call.answer.now_ns));
+    if recorded {
+        emit::seamcall(leaf, &call, latency::took_ns(entered_ns, call.answer.now_ns));
+    }
     let mut finding = MaybeUninit::uninit();
     if tracker::seamcall(&mut Maps, leaf, &call, &mut finding) {
         // Its time, unless that is 0. Computed: of a branch on it the verifier would follow both sides from the start.

@@ -100,7 +100,7 @@ fn numbered() -> Option<u64> {
 
 /// The word of the filter in which a frame has its bit; `None` where it is beyond the filter.
 #[inline(always)]
-pub fn marks(pfn: u64) -> Option<*mut u64> {
+fn marks(pfn: u64) -> Option<*mut u64> {
     let word = pfn >> MARKS_SHIFT;
     if word > u64::from(u32::MAX) {
         return None;
@@ -108,16 +108,23 @@ pub fn marks(pfn: u64) -> Option<*mut u64> {
     MARKS.get_ptr_mut(word as u32)
 }
 
+/// The bit of a frame there.
 #[inline(always)]
-const fn mark_of(pfn: u64) -> u64 {
+pub const fn mark_of(pfn: u64) -> u64 {
     1 << (pfn & ((1 << MARKS_SHIFT) - 1))
+}
+
+/// The bits of the frames around this one; all are set beyond the filter.
+#[inline(always)]
+pub fn marked(pfn: u64) -> u64 {
+    // SAFETY: points into a map value; volatile, because other CPUs write it.
+    marks(pfn).map_or(u64::MAX, |marks| unsafe { marks.read_volatile() })
 }
 
 /// Whether the line of this frame may be open.
 #[inline(always)]
 pub fn may_be_lent(pfn: u64) -> bool {
-    // SAFETY: points into a map value; volatile, because other CPUs write it.
-    marks(pfn).is_none_or(|marks| unsafe { marks.read_volatile() } & mark_of(pfn) != 0)
+    marked(pfn) & mark_of(pfn) != 0
 }
 
 #[inline(always)]

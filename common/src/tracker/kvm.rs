@@ -47,7 +47,7 @@ pub fn zap_called<S: Store>(s: &mut S, tdr: u64, gfn: u64, level: Level, pfn: u6
 /// It returned. True: `out` holds a violation, because no SEAMCALL followed, so that the TD maps the leaf as before,
 /// while KVM believes that it does not: tdx.c gives up in silence where the HKID is gone or the level is not 4K.
 #[inline(always)]
-pub fn zap_returned<S: Store>(s: &mut S, tdr: u64, now_ns: u64, out: &mut impl Out) -> bool {
+pub fn zap_returned<S: Store>(s: &mut S, tdr: u64, now_ns: impl FnOnce() -> u64, out: &mut impl Out) -> bool {
     let Some(td) = s.td(tdr) else { return false };
     let Some(record) = s.record(td) else { return false };
     let (called, gfn, pfn) = (record.zap_called, record.zap_gfn, record.zap_pfn);
@@ -65,8 +65,8 @@ pub fn zap_returned<S: Store>(s: &mut S, tdr: u64, now_ns: u64, out: &mut impl O
     if zap.has_failed() {
         return false;
     }
-    zap.begun_ns = now_ns;
-    zap.failed_ns = now_ns;
+    zap.begun_ns = now_ns();
+    zap.failed_ns = zap.begun_ns;
     zap.failed_leaf = Zap::NO_SEAMCALL;
     let out = out.begin();
     out.zap = *zap;

@@ -16,7 +16,7 @@ use crate::{
     atomic,
     config::{self, member, read_kernel, word},
     emit, steps,
-    store::Maps,
+    store::{Maps, read_tdr},
     task::now_ns,
 };
 
@@ -48,10 +48,9 @@ fn vm(ctx: u64) -> Option<Vm> {
     if kind != TDX_VM {
         return None;
     }
-    let page: u64 = read_kernel(member(kvm, Member::KvmTd)?.wrapping_add(config::tdr_page_offset()))?;
     Some(Vm {
         kvm,
-        tdr: if page == 0 { 0 } else { config::pfn_of(page) },
+        tdr: read_tdr(member(kvm, Member::KvmTd)?).unwrap_or(0),
         state: read_kernel(member(kvm, Member::KvmTdxState)?)?,
         hkid: read_kernel(member(kvm, Member::KvmTdxHkid)?)?,
         task: read_kernel(ctx + 8)?,
@@ -174,8 +173,8 @@ extern "C" fn walk_mark(ctx: *mut c_void) -> i32 {
     // and a reason that went can come back so; none is lost.
     unsafe {
         let suspect = (&raw mut record.suspect).cast::<u32>();
-        atomic::and(suspect, !(reasons as u32));
-        atomic::or(suspect, (reasons >> 32) as u32);
+        atomic::clear(suspect, reasons as u32);
+        atomic::set(suspect, (reasons >> 32) as u32);
     }
     emit::td_found(look.td, record, now_ns());
     1

@@ -29,7 +29,7 @@ unsafe extern "C" fn one(n: u64, lines: *mut c_void) -> i64 {
     let lines = unsafe { &mut *lines.cast::<Lines<'_>>() };
     let pfn = lines.pfn.wrapping_add(n);
     let line = line_of(pfn);
-    if !line.is_open() || line.is_tentative() || line.owner() != lines.look.td {
+    if !line.is_lent() || line.owner() != lines.look.td {
         return 0;
     }
     let instead = match line.kind() {

@@ -27,7 +27,7 @@ fn returned(ledger: &mut Ledger) -> Option<Finding> {
     let mut out = Finding::NONE;
     ledger.running.now_ns += 1;
     let now_ns = ledger.running.now_ns;
-    tracker::zap_returned(ledger, TDR, now_ns, &mut out).then_some(out)
+    tracker::zap_returned(ledger, TDR, || now_ns, &mut out).then_some(out)
 }
 
 #[test]
