@@ -21,24 +21,20 @@ use aya::{
     maps::{Array, HashMap, Map, MapData, PerCpuArray},
     programs::{RawTracePoint, RawTracePointRunOptions, TestRun as _},
 };
-use rustix::{
-    thread::{CpuSet, sched_setaffinity},
-    time::{ClockId, clock_gettime},
-};
+use rustix::thread::{CpuSet, sched_setaffinity};
 use septwatch::{
+    here::thread_cpu_ns,
     hooks::{
-        load,
-        load::{PageStruct, Rings, Settings},
+        load::Settings,
         lock::Lock,
         pins::{Note, Pins},
         reactions::Needs,
     },
-    source::kernel::Kernel,
+    source::{counters::CountersPod, kernel::Kernel},
 };
 use septwatch_common::{
     Level, Line, Op, PageKind, apply,
-    config::{CHUNK, Counters, MARKS_SHIFT, NO_ARGUMENT, Produced},
-    kvm::{MEMBERS, NO_MEMBER, POINTS},
+    config::{CHUNK, MARKS_SHIFT, Produced},
 };
 
 type Failed = Box<dyn Error + Send + Sync>;
@@ -46,7 +42,7 @@ type Failed = Box<dyn Error + Send + Sync>;
 /// log2 of the frames of one run.
 const ORDER: u32 = 9;
 const FRAMES: u64 = 1 << ORDER;
-/// Bytes of a `struct page`. The first is at address 0, so that no page that this host gives back is one of these.
+/// Bytes of a `struct page`, as [`Settings::detached`] has it. The first is at address 0, so that no page that this host gives back is one of these.
 const PAGE_STRUCT: u64 = 64;
 
 /// What is produced.
@@ -63,7 +59,7 @@ fn main() -> Result<(), Failed> {
     let mut kernel = {
         // Until it is left: who takes over takes the lock too.
         let _lock = Lock::take("event-host")?;
-        let mut kernel = Kernel::load(&settings(), None, Some(pins))?;
+        let mut kernel = Kernel::load(&Settings::detached(1 << 20, (1 << 20) - 1), None, Some(pins))?;
         kernel.attach_releases()?;
         kernel.complete(&Note::new(0, 0, false, Needs::default(), Vec::new()))?;
         kernel.leave();
@@ -99,30 +95,6 @@ fn main() -> Result<(), Failed> {
     Ok(())
 }
 
-fn settings() -> Settings {
-    Settings {
-        page: PageStruct { base: 0, size: PAGE_STRUCT },
-        tdr_page: 0,
-        tdvpr_page: 0,
-        memory: load::Memory::Kernel,
-        premap_exempt: false,
-        shapes: Vec::new(),
-        points: [[NO_ARGUMENT; 4]; POINTS],
-        members: [NO_MEMBER; MEMBERS],
-        zap_takes_pfn: false,
-        gmem_fallocate: 0,
-        kvm_vm_release: 0,
-        walk_delay: 0,
-        frames: 1 << 20,
-        highest_pfn: (1 << 20) - 1,
-        probes: false,
-        ledger_limit: None,
-        rings: Rings::default(),
-        log_level: 0,
-        latency: false,
-    }
-}
-
 /// Each thread's releases, and the CPU time that they took. Of violations there is one a frame: one run each.
 fn produce(
     ebpf: &Ebpf,
@@ -153,9 +125,9 @@ fn produce(
                             thread::sleep(Duration::from_secs_f64(early.min(span.as_secs_f64())));
                             continue;
                         }
-                        let before = cpu_ns();
+                        let before = thread_cpu_ns();
                         program.test_run(RawTracePointRunOptions { args: options.args, cpu: None })?;
-                        ns += cpu_ns() - before;
+                        ns += thread_cpu_ns() - before;
                         releases += FRAMES;
                         if what == What::Violations {
                             break;
@@ -217,18 +189,6 @@ impl Ledger {
         Ok(sum)
     }
 }
-
-/// CPU time of this thread, in ns.
-fn cpu_ns() -> u64 {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned()
-}
-
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-struct CountersPod(Counters);
-// SAFETY: numbers only, without padding.
-unsafe impl aya::Pod for CountersPod {}
 
 /// What is left in the kernel is gone with this.
 struct Left;

@@ -7,12 +7,13 @@ use aya::{
     maps::{Array, HashMap, Map, MapData, PerCpuArray},
     programs::{RawTracePoint, RawTracePointRunOptions, TestRun as _},
 };
-use rustix::{
-    thread::{CpuSet, sched_setaffinity},
-    time::{ClockId, clock_gettime},
+use rustix::thread::{CpuSet, sched_setaffinity};
+use septwatch::{
+    here::thread_cpu_ns,
+    hooks::load::{chunks, marks},
+    source::counters::CountersPod,
 };
-use septwatch::hooks::load::{chunks, marks};
-use septwatch_common::config::{CHUNK, Counters};
+use septwatch_common::config::CHUNK;
 
 use crate::frames::{Frames, Host};
 
@@ -115,9 +116,9 @@ impl Loops {
         let Run { frames: Frames { first, stride, count }, turns, seed, next, .. } = run;
         let mut options = RawTracePointRunOptions::new();
         options.args[..6].copy_from_slice(&[turns, seed, first, stride, count, next]);
-        let before = cpu_ns();
+        let before = thread_cpu_ns();
         program.test_run(options).map_err(|error| format!("{name}: {error}"))?;
-        let ns = (cpu_ns() - before) as f64 / turns as f64;
+        let ns = (thread_cpu_ns() - before) as f64 / turns as f64;
         let map = self.map("FOUND")?;
         let found = PerCpuArray::<&MapData, u64>::try_from(map).and_then(|found| found.get(&0, 0));
         let found = found.map_err(|error| error.to_string())?.get(cpu).copied();
@@ -147,15 +148,3 @@ impl Loops {
         })
     }
 }
-
-/// CPU time of this thread, in ns.
-fn cpu_ns() -> u64 {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned()
-}
-
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-struct CountersPod(Counters);
-// SAFETY: numbers only, without padding.
-unsafe impl aya::Pod for CountersPod {}

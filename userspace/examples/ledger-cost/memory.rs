@@ -2,11 +2,8 @@
 
 use std::{error::Error, fs, io, thread, time::Duration};
 
-use septwatch::hooks::load::{self, PageStruct, Rings, Settings};
-use septwatch_common::{
-    config::{CHUNK, NO_ARGUMENT},
-    kvm::{MEMBERS, NO_MEMBER, POINTS},
-};
+use septwatch::hooks::load::{self, Settings};
+use septwatch_common::config::CHUNK;
 
 use crate::{frames::Host, loops::Loops, tell};
 
@@ -58,28 +55,7 @@ pub fn idle(host: &Host) -> Result<(), Box<dyn Error>> {
 
 fn maps_of(host: &Host, highest_pfn: u64, holes: &str, limit: Option<f64>) -> Result<(), Box<dyn Error>> {
     let before: u64 = maps()?.iter().map(|(_, bytes)| bytes).sum();
-    let settings = Settings {
-        page: PageStruct { base: 0, size: 64 },
-        tdr_page: 0,
-        tdvpr_page: 0,
-        memory: load::Memory::Kernel,
-        premap_exempt: false,
-        shapes: Vec::new(),
-        points: [[NO_ARGUMENT; 4]; POINTS],
-        members: [NO_MEMBER; MEMBERS],
-        zap_takes_pfn: false,
-        gmem_fallocate: 0,
-        kvm_vm_release: 0,
-        walk_delay: 0,
-        frames: host.frames,
-        highest_pfn,
-        probes: false,
-        ledger_limit: None,
-        rings: Rings::default(),
-        log_level: 0,
-        latency: false,
-    };
-    let all = load::load(&settings, None)?;
+    let all = load::load(&Settings::detached(host.frames, highest_pfn), None)?;
     let after: u64 = maps()?.iter().map(|(_, bytes)| bytes).sum();
     drop(all);
     let mib = (after - before) as f64 / MIB;

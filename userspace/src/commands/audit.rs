@@ -56,7 +56,12 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
     if args.json {
         let mut all = json(&audit);
         if args.lines {
-            all["lines"] = lines.iter().map(|(pfn, line)| line_json(*pfn, *line)).collect();
+            let of_frame = |(pfn, line): &(u64, Line)| {
+                let mut told = line_json(*line);
+                told["pfn"] = json!(pfn);
+                told
+            };
+            all["lines"] = lines.iter().map(of_frame).collect();
         }
         writeln!(out, "{all}")?;
     } else {
@@ -135,20 +140,15 @@ fn print(td: &Audited, out: &mut dyn Write) -> Result<()> {
     Ok(())
 }
 
-fn line_json(pfn: u64, line: Line) -> Value {
+fn line_json(line: Line) -> Value {
     json!({
-        "pfn": pfn, "kind": line.kind().name(), "level": line.level().name(), "gfn": line.gfn(),
+        "kind": line.kind().name(), "level": line.level().name(), "gfn": line.gfn(),
         "state": line.state().name(), "index": line.owner(), "walked": line.is_walked(),
     })
 }
 
 fn json(audit: &Audit) -> Value {
-    let side = |line: Line| {
-        line.is_open().then(|| line_json(0, line)).map(|mut line| {
-            line.as_object_mut().and_then(|line| line.remove("pfn"));
-            line
-        })
-    };
+    let side = |line: Line| line.is_open().then(|| line_json(line));
     let difference = |difference: &Difference| {
         json!({
             "pfn": difference.pfn, "ledger": side(difference.line()), "kvm": side(difference.kvm()),

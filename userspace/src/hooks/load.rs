@@ -5,8 +5,8 @@
 use aya::{Btf, Ebpf, EbpfLoader};
 use septwatch_common::{
     Leaf,
-    config::{CHUNK, MARKS_SHIFT, MAX_ENTERED, MAX_MARKS, MAX_PROBED, SHAPES, Shape},
-    kvm::{MEMBERS, POINTS, PointArgs},
+    config::{CHUNK, MARKS_SHIFT, MAX_ENTERED, MAX_MARKS, MAX_PROBED, NO_ARGUMENT, SHAPES, Shape},
+    kvm::{MEMBERS, NO_MEMBER, POINTS, PointArgs},
 };
 use thiserror::Error;
 
@@ -103,6 +103,33 @@ pub struct Settings {
     pub log_level: u8,
     /// Whether it is measured how long SEAMCALLs take.
     pub latency: bool,
+}
+
+impl Settings {
+    /// Of programs that are attached nowhere, for measurements and tests: nothing is known of KVM.
+    pub fn detached(frames: u64, highest_pfn: u64) -> Self {
+        Self {
+            page: PageStruct { base: 0, size: 64 },
+            tdr_page: 0,
+            tdvpr_page: 0,
+            memory: Memory::Kernel,
+            premap_exempt: false,
+            shapes: Vec::new(),
+            points: [[NO_ARGUMENT; 4]; POINTS],
+            members: [NO_MEMBER; MEMBERS],
+            zap_takes_pfn: false,
+            gmem_fallocate: 0,
+            kvm_vm_release: 0,
+            walk_delay: 0,
+            frames,
+            highest_pfn,
+            probes: false,
+            ledger_limit: None,
+            rings: Rings::default(),
+            log_level: 0,
+            latency: false,
+        }
+    }
 }
 
 /// The programs cannot be loaded.

@@ -1,9 +1,17 @@
 //! What each CPU counts, added up.
 
+use aya::Pod;
 use septwatch_common::{
     Violation,
     config::{Answers, Counters, Produced, SHAPES},
 };
+
+/// [`Counters`] in a map.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub struct CountersPod(pub Counters);
+// SAFETY: numbers only, without padding.
+unsafe impl Pod for CountersPod {}
 
 /// Nothing counted yet.
 pub const NOTHING: Counters = Counters {

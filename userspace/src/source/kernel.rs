@@ -2,12 +2,32 @@
 
 mod allocations;
 mod attaching;
+mod error;
+mod lines;
 
 use std::{
     io,
     os::fd::{AsFd as _, OwnedFd},
 };
 
+use crate::{
+    hooks::{
+        attach::{self, AttachError, Attached},
+        bpf,
+        load::{self, LoadError, Settings},
+        pins::Pins,
+        relocated::{self, Relocated},
+    },
+    source::{
+        counters::{self, CountersPod},
+        event::Event,
+        reactions::Reactions,
+        walk::{
+            self, WalkError, Walker,
+            maps::{ASKED, DIFFERENCES, FOUND, TOLD},
+        },
+    },
+};
 use aya::{
     Btf, Ebpf, Pod,
     maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf},
@@ -17,29 +37,14 @@ use septwatch_common::{
     config::{CHUNK, Control, Counters, MAX_TDS, Produced},
     react::{Held, QuickRule},
 };
-use thiserror::Error;
-
-use crate::{
-    hooks::{
-        attach::{self, AttachError, Attached},
-        bpf::{self, BpfError},
-        load::{self, LoadError, Settings},
-        pins::Pins,
-        relocated::{self, Relocated},
-    },
-    source::{
-        counters,
-        event::{Event, WireError},
-        reactions::Reactions,
-        walk::{
-            self, WalkError, Walker,
-            maps::{ASKED, DIFFERENCES, FOUND, TOLD},
-        },
-    },
-};
 
 use allocations::ALLOC;
+use lines::open_lines;
+
 pub use allocations::Allocations;
+pub use error::KernelError;
+pub(in crate::source) use error::{map_error, typed};
+pub use lines::LedgerReader;
 
 /// Maps that userspace reads.
 const MAPS: [&str; 17] = [
@@ -61,44 +66,6 @@ const MAPS: [&str; 17] = [
     TOLD,
     DIFFERENCES,
 ];
-
-/// The programs cannot be read.
-#[derive(Debug, Error)]
-pub enum KernelError {
-    /// They cannot be loaded.
-    #[error(transparent)]
-    Load(#[from] LoadError),
-    /// They cannot be attached or detached.
-    #[error(transparent)]
-    Attach(#[from] AttachError),
-    /// A map cannot be read or written.
-    #[error("map {name}")]
-    Map {
-        /// Which.
-        name: &'static str,
-        /// Why.
-        #[source]
-        source: MapError,
-    },
-    /// A map cannot be read at once.
-    #[error("map {name}")]
-    Values {
-        /// Which.
-        name: &'static str,
-        /// Why.
-        #[source]
-        source: BpfError,
-    },
-    /// A record is not one of ours.
-    #[error("a record from the kernel")]
-    Wire(#[from] WireError),
-}
-
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-struct CountersPod(Counters);
-// SAFETY: numbers only, without padding.
-unsafe impl Pod for CountersPod {}
 
 #[derive(Clone, Copy)]
 #[repr(transparent)]
@@ -136,17 +103,6 @@ pub struct Kernel {
     walk: walk::Maps,
     alloc: Option<OwnedFd>,
     reactions: Reactions,
-}
-
-pub(super) fn map_error(name: &'static str) -> impl FnOnce(MapError) -> KernelError {
-    move |source| KernelError::Map { name, source }
-}
-
-pub(super) fn typed<M>(name: &'static str, map: Option<Map>) -> Result<M, KernelError>
-where
-    M: TryFrom<Map, Error = MapError>,
-{
-    M::try_from(map.ok_or(LoadError::Missing(name))?).map_err(map_error(name))
 }
 
 impl Kernel {
@@ -442,30 +398,4 @@ impl Kernel {
         open.sort_unstable_by_key(|(pfn, _)| *pfn);
         Ok(open)
     }
-}
-
-/// Reads the ledger of programs that run.
-pub struct LedgerReader {
-    ledger: HashMap<MapData, u64, [u64; CHUNK]>,
-}
-
-impl LedgerReader {
-    /// Open lines, and their frames, in no order. While lines change, one may be left out: what cannot be read is.
-    pub fn open_lines(&self) -> impl Iterator<Item = (u64, Line)> {
-        open_lines(&self.ledger).filter_map(Result::ok)
-    }
-}
-
-fn open_lines(
-    ledger: &HashMap<MapData, u64, [u64; CHUNK]>,
-) -> impl Iterator<Item = Result<(u64, Line), MapError>> {
-    ledger.iter().flat_map(|chunk| {
-        // A chunk that cannot be read is one error.
-        let (first, lines, error) = match chunk {
-            Ok((key, lines)) => (key * CHUNK as u64, Some(lines), None),
-            Err(error) => (0, None, Some(Err(error))),
-        };
-        let lines = lines.into_iter().flatten().zip(first..).map(|(line, pfn)| (pfn, Line(line)));
-        lines.filter(|(_, line)| line.is_open() && !line.is_tentative()).map(Ok).chain(error)
-    })
 }

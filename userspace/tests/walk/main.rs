@@ -3,37 +3,20 @@
 
 use aya::Btf;
 use septwatch::{
-    hooks::load::{Memory, PageStruct, Rings, Settings},
+    hooks::load::Settings,
     source::{kernel::Kernel, walk::At},
 };
 use septwatch_common::{
-    config::NO_ARGUMENT,
-    kvm::{MEMBERS, POINTS},
+    kvm::MEMBERS,
     walk::{Ended, Found, Mode},
 };
 
 fn settings() -> Settings {
     Settings {
-        page: PageStruct { base: 0, size: 64 },
-        tdr_page: 0,
-        tdvpr_page: 0,
-        memory: Memory::Kernel,
-        premap_exempt: false,
-        shapes: Vec::new(),
-        points: [[NO_ARGUMENT; 4]; POINTS],
         // No program can leave anything out for want of a member.
         members: [8; MEMBERS],
-        zap_takes_pfn: false,
-        gmem_fallocate: 0,
         kvm_vm_release: 1,
-        walk_delay: 0,
-        frames: 1 << 16,
-        highest_pfn: (1 << 20) - 1,
-        probes: false,
-        ledger_limit: None,
-        rings: Rings::default(),
-        log_level: 0,
-        latency: false,
+        ..Settings::detached(1 << 16, (1 << 20) - 1)
     }
 }
 

@@ -99,8 +99,8 @@ pub fn audit(walker: &mut Walker, wanted: Option<u32>, pace: &mut Pace<'_>) -> R
         let owners: BTreeSet<u16> =
             walker.open_lines(key).into_iter().map(|(_, line)| line.owner()).collect();
         for (td, audited) in found.iter().zip(&mut audit.tds) {
-            let is_of = audited.compared != Compared::Unknown && audited.compared != Compared::BeingTakenOver;
-            if is_of && audited.compared != Compared::Over && owners.contains(&(td.td as u16)) {
+            let goes_on = matches!(audited.compared, Compared::Whole | Compared::Part(_));
+            if goes_on && owners.contains(&(td.td as u16)) {
                 let sweep = compare::lines(walker, td, std::iter::once(key), pace)?;
                 audited.took(&sweep);
                 audited.lines += sweep.frames;

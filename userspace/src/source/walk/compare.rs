@@ -6,6 +6,7 @@
 
 use std::{thread, time::Duration};
 
+use fastrand::Rng;
 use septwatch_common::walk::{Difference, Ended, Found, Mode, Told};
 
 use super::{At, WalkError, Walker, pace::Pace, settle};
@@ -42,7 +43,7 @@ pub struct Sweep {
     pub over: bool,
     /// It was told to end.
     pub stopped: bool,
-    random: u64,
+    random: Rng,
 }
 
 /// Steps that cannot be read: after so many, none will be.
@@ -80,14 +81,10 @@ impl Sweep {
     /// Each step is in the sample with the same probability.
     fn choose(&mut self, at: At) {
         self.steps += 1;
-        // xorshift64
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
         if self.steps <= SAMPLE {
             self.sample.push(at);
-        } else if self.random % self.steps < SAMPLE {
-            self.sample[(self.random >> 32) as usize % SAMPLE as usize] = at;
+        } else if self.random.u64(..self.steps) < SAMPLE {
+            self.sample[self.random.usize(..SAMPLE as usize)] = at;
         }
     }
 }
@@ -137,8 +134,7 @@ pub fn sweep(
     pace: &mut Pace<'_>,
     progress: &mut dyn FnMut(&Sweep),
 ) -> Result<Sweep, WalkError> {
-    let random = td.kvm ^ td.tdr.rotate_left(32) | 1;
-    let mut sweep = Sweep { random, ..Sweep::default() };
+    let mut sweep = Sweep::default();
     for make in [At::Control as fn(u64) -> At, At::Mirror] {
         let mut next = 0;
         loop {
@@ -179,7 +175,7 @@ pub fn lines(
     chunks: impl Iterator<Item = u64>,
     pace: &mut Pace<'_>,
 ) -> Result<Sweep, WalkError> {
-    let mut sweep = Sweep { random: td.kvm | 1, ..Sweep::default() };
+    let mut sweep = Sweep::default();
     for key in chunks {
         let at = At::Lines(key);
         let looked = look(walker, td, Mode::Compare, at)?;
@@ -204,7 +200,7 @@ mod tests {
 
     #[test]
     fn a_sweep_counts_and_keeps_a_sample_of_what_had_something() {
-        let mut sweep = Sweep { random: 7, ..Sweep::default() };
+        let mut sweep = Sweep { random: Rng::with_seed(7), ..Sweep::default() };
         for at in 0..1000 {
             assert!(sweep.took(At::Mirror(at), (Ended::Done, told(3, 2), Vec::new())));
             assert!(sweep.took(At::Mirror(at), (Ended::Absent, told(0, 0), Vec::new())));
@@ -219,7 +215,7 @@ mod tests {
     fn a_sweep_ends_where_there_is_no_sense_in_going_on() {
         let nothing = || (told(0, 0), Vec::new());
         let one = |ended| (ended, nothing().0, nothing().1);
-        let mut sweep = Sweep { random: 7, ..Sweep::default() };
+        let mut sweep = Sweep { random: Rng::with_seed(7), ..Sweep::default() };
         assert!(!sweep.took(At::Mirror(0), one(Ended::Last)));
         assert!(!sweep.took(At::Mirror(0), one(Ended::NoMirror)));
         assert!(sweep.took(At::Control(1), one(Ended::NotYet)), "the next vCPU may be there");

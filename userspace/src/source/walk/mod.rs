@@ -4,6 +4,7 @@
 //! `septwatch_common::tracker::walk`.
 
 pub mod audit;
+mod beside;
 pub mod compare;
 pub mod maps;
 pub mod pace;
@@ -101,12 +102,7 @@ pub fn possible(plan: &Plan) -> Result<(), WalkError> {
 /// # Errors
 /// This kernel does not wait.
 pub fn settle() -> Result<(), WalkError> {
-    const GLOBAL: libc::c_long = 1;
-    // SAFETY: three numbers.
-    match unsafe { libc::syscall(libc::SYS_membarrier, GLOBAL, 0, 0) } {
-        0 => Ok(()),
-        _ => Err(WalkError::Barrier(io::Error::last_os_error())),
-    }
+    membarrier(BARRIER_GLOBAL).map(drop)
 }
 
 /// Whether this kernel waits so.
@@ -114,13 +110,21 @@ pub fn settle() -> Result<(), WalkError> {
 /// # Errors
 /// It does not.
 pub fn waits() -> Result<(), WalkError> {
-    const QUERY: libc::c_long = 0;
-    const GLOBAL: libc::c_long = 1;
+    if membarrier(BARRIER_QUERY)? & BARRIER_GLOBAL != 0 {
+        return Ok(());
+    }
+    Err(WalkError::Barrier(io::Error::from_raw_os_error(libc::EINVAL)))
+}
+
+/// Commands of membarrier(2).
+const BARRIER_QUERY: libc::c_long = 0;
+const BARRIER_GLOBAL: libc::c_long = 1;
+
+fn membarrier(command: libc::c_long) -> Result<libc::c_long, WalkError> {
     // SAFETY: three numbers.
-    match unsafe { libc::syscall(libc::SYS_membarrier, QUERY, 0, 0) } {
+    match unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) } {
         -1 => Err(WalkError::Barrier(io::Error::last_os_error())),
-        commands if commands & GLOBAL != 0 => Ok(()),
-        _ => Err(WalkError::Barrier(io::Error::from_raw_os_error(libc::EINVAL))),
+        answer => Ok(answer),
     }
 }
 
@@ -268,7 +272,7 @@ impl Walker {
         let Ok(lines) = self.ledger.get(&key, 0) else { return Vec::new() };
         let first = key * CHUNK as u64;
         let lines = (first..).zip(lines).map(|(pfn, line)| (pfn, Line(line)));
-        lines.filter(|(_, line)| line.is_open() && !line.is_tentative()).collect()
+        lines.filter(|(_, line)| line.is_lent()).collect()
     }
 }
 

@@ -3,10 +3,9 @@
 
 use std::{
     sync::{
-        Arc, Mutex,
+        Mutex,
         atomic::{AtomicBool, Ordering},
     },
-    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
@@ -18,6 +17,7 @@ use serde::Serialize;
 
 use super::{
     WalkError, Walker,
+    beside::Beside,
     compare::{self, Sweep},
     pace::Pace,
     settle, verify,
@@ -84,46 +84,28 @@ struct State {
 }
 
 /// What runs.
-pub struct Resync {
-    state: Arc<Mutex<State>>,
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
+pub struct Resync(Beside<State>);
 
 impl Resync {
     /// Begins, with so many percent of a CPU.
     pub fn begin(walker: Walker, percent: u32) -> Self {
-        let (state, stop) = (Arc::<Mutex<State>>::default(), Arc::<AtomicBool>::default());
-        let thread = std::thread::spawn({
-            let (state, stop) = (Arc::clone(&state), Arc::clone(&stop));
-            move || {
-                let mut work = Work { walker, percent, state: &state, stop: &stop };
-                let ended = work.run();
-                let mut state = lock(&state);
-                state.progress.finished = true;
-                state.error = ended.err();
-            }
-        });
-        Self { state, stop, thread: Some(thread) }
+        Self(Beside::begin(move |state, stop| {
+            let ended = Work { walker, percent, state, stop }.run();
+            let mut state = lock(state);
+            state.progress.finished = true;
+            state.error = ended.err();
+        }))
     }
 
     /// How far it is.
     pub fn progress(&self) -> Progress {
-        lock(&self.state).progress
+        self.0.state().progress
     }
 
     /// The TDs that were done since this was last asked, and why it could not go on, if so.
     pub fn news(&self) -> (Vec<Outcome>, Option<WalkError>) {
-        let mut state = lock(&self.state);
+        let mut state = self.0.state();
         (std::mem::take(&mut state.outcomes), state.error.take())
-    }
-}
-
-impl Drop for Resync {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Release);
-        // A step at most; that it panicked says the thread itself.
-        let _ = self.thread.take().map(JoinHandle::join);
     }
 }
 

@@ -1,15 +1,8 @@
 //! Audits from time to time, on a thread of their own.
 
-use std::{
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::JoinHandle,
-    time::Duration,
-};
+use std::time::Duration;
 
-use super::{WalkError, Walker, audit, pace::Pace};
+use super::{WalkError, Walker, audit, beside::Beside, pace::Pace};
 use crate::locked::lock;
 
 /// How audits stand.
@@ -32,11 +25,7 @@ struct State {
 }
 
 /// What runs.
-pub struct Schedule {
-    state: Arc<Mutex<State>>,
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
+pub struct Schedule(Beside<State>);
 
 /// Differences of one audit that are told one by one.
 const TOLD: usize = 16;
@@ -44,35 +33,22 @@ const TOLD: usize = 16;
 impl Schedule {
     /// Begins: an audit after each span of this length, with so many percent of a CPU.
     pub fn begin(mut walker: Walker, every: Duration, percent: u32) -> Self {
-        let (state, stop) = (Arc::<Mutex<State>>::default(), Arc::<AtomicBool>::default());
-        let thread = std::thread::spawn({
-            let (state, stop) = (Arc::clone(&state), Arc::clone(&stop));
-            move || {
-                while Pace::new(percent, Some(&stop)).wait(every) {
-                    let audited = audit::audit(&mut walker, None, &mut Pace::new(percent, Some(&stop)));
-                    lock(&state).took(audited);
-                }
+        Self(Beside::<State>::begin(move |state, stop| {
+            while Pace::new(percent, Some(stop)).wait(every) {
+                let audited = audit::audit(&mut walker, None, &mut Pace::new(percent, Some(stop)));
+                lock(state).took(audited);
             }
-        });
-        Self { state, stop, thread: Some(thread) }
+        }))
     }
 
     /// How they stand.
     pub fn standing(&self) -> Standing {
-        lock(&self.state).standing.clone()
+        self.0.state().standing.clone()
     }
 
     /// What is to be told since this was last asked.
     pub fn news(&self) -> Vec<String> {
-        std::mem::take(&mut lock(&self.state).news)
-    }
-}
-
-impl Drop for Schedule {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Release);
-        // A step at most; that it panicked says the thread itself.
-        let _ = self.thread.take().map(JoinHandle::join);
+        std::mem::take(&mut self.0.state().news)
     }
 }
 
