@@ -140,7 +140,6 @@ exit 1
 ";
 
 /// `lab-compare NAME`, while nothing moves: every line of the ledger, and who owns which frame by the software module.
-/// `lab-audit NAME`: what `septwatch audit` says; the answer is its exit code, and how many frames differ.
 const COMPARE: &str = "\
 #!/bin/busybox sh
 mkdir -p /out/cold
@@ -148,6 +147,7 @@ cat /sys/kernel/debug/softtdx/owned >/out/cold/$1.owned
 septwatch audit --lines >/out/cold/$1.ledger 2>&1
 echo code $?
 ";
+/// `lab-audit NAME ARGUMENT...`: what `septwatch audit` says; the answer is its exit code, and how many frames differ.
 const AUDIT: &str = "\
 #!/bin/busybox sh
 mkdir -p /out/cold
