@@ -163,7 +163,26 @@ pub struct Control {
     /// 1: every hook is attached. Before, SEAMCALLs are not looked at: of a TD that runs meanwhile, some hooks would see a
     /// frame being lent that others do not see coming back.
     pub begun: u64,
+    /// 1: it is seen which frames come back. As long as nothing is lent, it need not be.
+    pub releases: u64,
 }
+
+/// What the programs share with each other, and tell userspace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Shared {
+    /// TDs that were numbered so far.
+    pub tds: u64,
+    /// Reasons for doubt about every TD.
+    pub suspect: u64,
+    /// 1: a program has held a TD.
+    pub holds: u64,
+    /// TDs that began before it was seen which frames come back, although they waited for it.
+    pub unwatched: u64,
+}
+
+/// How long the creation of a TD waits for userspace, which hears of it, to see to it that [`Control::releases`] holds.
+pub const RELEASES_WAIT_NS: u64 = 20_000_000;
 
 /// The SEAMCALL leaves that have a hook.
 pub const HOOKED: [Leaf; 16] = [

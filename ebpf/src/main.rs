@@ -40,6 +40,7 @@ mod maps;
 mod pages;
 mod point;
 mod react;
+mod releases;
 mod seamcalls;
 mod steps;
 mod store;

@@ -9,7 +9,7 @@ use septwatch_common::{
     Td,
     config::{
         CHUNK, Control, Counters, MAX_ENTERED, MAX_GMEM_OPS, MAX_LET_GO, MAX_PROBED, MAX_TDS, MAX_WINDOWS,
-        MAX_ZAPS,
+        MAX_ZAPS, Shared,
     },
     react::{Cordon, Cordoned, CrashNote, Held, MAX_HELD, QUICK_RULES, QuickRule, TdRules},
     wire::{LetGo, SeamcallOk, ViolationEvent},
@@ -76,16 +76,6 @@ pub static GMEM_OPS: LruHashMap<u64, Doing, { MAX_GMEM_OPS as usize }> = LruHash
 #[btf_map]
 pub static LET_GO: LruHashMap<u64, LetGo, { MAX_LET_GO as usize }> = LruHashMap::new();
 
-/// What the programs share with each other.
-#[repr(C)]
-pub struct Shared {
-    /// TDs that were numbered so far.
-    pub tds: u64,
-    /// Reasons for doubt about every TD.
-    pub suspect: u64,
-    /// 1: a program has held a TD.
-    pub holds: u64,
-}
 #[btf_map]
 pub static SHARED: Array<Shared, 1> = Array::new();
 /// What userspace tells the programs while they run. It alone writes here: it can only replace the whole value.

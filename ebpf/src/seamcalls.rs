@@ -22,6 +22,7 @@ use crate::{
     atomic, config, emit, latency,
     maps::{CALLS, Kept, counters},
     point::{At, Probed, arguments},
+    releases,
     store::{self, Maps},
     task::{self, now_ns},
 };
@@ -163,6 +164,10 @@ fn returned(leaf: Leaf, returned: &impl At, entered_ns: u64, now_ns: u64) -> Opt
         let now_ns = call.answer.now_ns + is_unknown * task::now_ns();
         // SAFETY: it was found, and so written.
         emit::violation(returned.ctx(), leaf as u8, unsafe { finding.assume_init_ref() }, now_ns);
+    }
+    // Last: userspace has heard of the TD.
+    if matches!(leaf, Leaf::MngCreate) && call.answer.status.is_success() {
+        releases::wait();
     }
     Some(())
 }

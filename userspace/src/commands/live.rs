@@ -177,6 +177,7 @@ impl Live {
         kernel.record_pages(pages || options.latency)?;
         say_opened(&opened, kernel.is_pinned(), options.latency);
         let mut session = Session::new(kernel)?;
+        session.rest_after(watching.rest());
         // There are hundreds of thousands. Who takes over has no time for them: records may be waiting, and go out with
         // addresses until they are read. Else they are there before it is said that all is watched.
         let symbols = Arc::new(OnceLock::new());
@@ -241,6 +242,8 @@ impl Live {
         if leave || holds {
             // They would only be lost while nobody reads them.
             self.session.kernel().record_pages(false)?;
+            // Nobody is told of a TD that begins.
+            self.session.kernel().needed().releases()?;
             self.session.kernel().leave();
         }
         Ok(())

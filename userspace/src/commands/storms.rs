@@ -6,6 +6,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, anyhow};
@@ -22,6 +23,9 @@ const OPERATIONS: u64 = 100_000;
 /// Pages of guest memory of all TDs of one storm together, where each has enough of them then.
 const PAGES: u32 = 3 << 10;
 
+/// How soon a demo without TDs hears that it is over, at most.
+const IDLE: Duration = Duration::from_secs(1);
+
 /// Most TDs at once.
 const MOST_TDS: u32 = 2_000;
 
@@ -31,9 +35,9 @@ pub struct Storming {
     /// Decides what the demo's storms do.
     #[arg(long, default_value_t = 1, requires = "demo")]
     pub seed: u64,
-    /// How many TDs the demo has at once.
+    /// How many TDs the demo has at once; 0: none, as on a host on which nothing is lent.
     #[arg(long, value_name = "NUMBER", default_value_t = 6, requires = "demo",
-          value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_TDS)))]
+          value_parser = clap::value_parser!(u32).range(0..=i64::from(MOST_TDS)))]
     pub tds: u32,
     /// How many pages the demo maps, zaps and frees in a second; `max` for as many as it can.
     #[arg(long, value_name = "NUMBER", default_value = "2000", value_parser = pace, requires = "demo")]
@@ -68,11 +72,17 @@ impl Storms {
         let stopped = Arc::clone(&stop);
         let Storming { mut seed, tds, pace: Pace(pace) } = storming;
         let thread = thread::Builder::new().name("septwatch-demo".to_owned()).spawn(move || {
+            if tds == 0 {
+                while !stopped.load(Ordering::Acquire) {
+                    thread::park_timeout(IDLE);
+                }
+                return Ok(());
+            }
             let usual = Config::default();
             let storm = Config {
                 operations: OPERATIONS.max(u64::from(tds) * 1_000),
                 tds: tds.div_ceil(usual.threads),
-                pages: (PAGES / tds.max(1)).clamp(16, 512) as usize,
+                pages: (PAGES / tds).clamp(16, 512) as usize,
                 pace,
                 ..usual
             };
@@ -92,6 +102,7 @@ impl Storms {
     /// One of them failed.
     pub fn end(self) -> Result<()> {
         self.stop.store(true, Ordering::Release);
+        self.thread.thread().unpark();
         self.thread.join().map_err(|_| anyhow!("the demo's thread died"))?
     }
 }

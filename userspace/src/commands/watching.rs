@@ -17,6 +17,7 @@ use tokio::{
 };
 
 use crate::{
+    commands::agent::values::{Maybe, Time},
     hooks::{load::CHUNK_BYTES, reactions::Needs},
     source::open::Options,
 };
@@ -72,6 +73,10 @@ pub struct Watching {
     /// has it with each call. Costs a second program at each function.
     #[arg(long)]
     pub latency: bool,
+    /// How long nothing must have been lent before nothing is attached to the page allocator any more, until a TD begins:
+    /// seconds, or with ms, s, m or h; `none`: all is always attached.
+    #[arg(long, value_name = "TIME", default_value = "10s")]
+    pub rest: Maybe<Time>,
     /// Turns of a loop between the two looks at a frame of a TD that is taken over: for tests.
     #[arg(long, value_name = "TURNS", hide = true, default_value_t = 0)]
     pub walk_delay: u32,
@@ -113,6 +118,11 @@ fn ledger_limit(text: &str) -> Result<u64, String> {
 }
 
 impl Watching {
+    /// How long nothing must have been lent before releases are watched no more; `None`: they always are.
+    pub fn rest(&self) -> Option<Duration> {
+        self.rest.0.map(|Time(rest)| rest)
+    }
+
     /// The same for the library.
     pub fn options(&self) -> Options {
         let default = Options::default();

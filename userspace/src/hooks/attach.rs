@@ -178,16 +178,6 @@ impl Attached {
         self.keep_other(&format!("{name}-{function}"), link)
     }
 
-    /// Attaches to a tracepoint; the program has its name.
-    ///
-    /// # Errors
-    /// The kernel has no such tracepoint, or refuses the program.
-    pub fn tracepoint(&mut self, ebpf: &mut Ebpf, name: &str) -> Result<(), AttachError> {
-        self.load_tracepoint(ebpf, name)?;
-        let link = self.open_tracepoint(name)?;
-        self.keep_link(name, link)
-    }
-
     /// Puts a tracepoint's program into the kernel, to be attached later.
     ///
     /// # Errors

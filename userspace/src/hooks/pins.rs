@@ -185,6 +185,11 @@ impl Pins {
         let _ = fs::remove_file(self.path("links", name));
     }
 
+    /// A pinned link.
+    pub fn left_link(&self, name: &str) -> Option<OwnedFd> {
+        bpf::open(&self.path("links", name)).ok()
+    }
+
     /// Path of a link's pin.
     pub fn link_path(&self, name: &str) -> PathBuf {
         self.path("links", name)

@@ -3,7 +3,7 @@
 use aya::Pod;
 use septwatch_common::{
     Violation,
-    config::{Answers, Counters, Produced, SHAPES},
+    config::{Answers, Counters, Produced, SHAPES, Shared},
 };
 
 /// [`Counters`] in a map.
@@ -12,6 +12,13 @@ use septwatch_common::{
 pub struct CountersPod(pub Counters);
 // SAFETY: numbers only, without padding.
 unsafe impl Pod for CountersPod {}
+
+/// [`Shared`] in a map.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(super) struct SharedPod(pub(super) Shared);
+// SAFETY: numbers only, without padding.
+unsafe impl Pod for SharedPod {}
 
 /// Nothing counted yet.
 pub const NOTHING: Counters = Counters {

@@ -1,9 +1,10 @@
 //! The programs in the kernel as a source of events: rings, counters, the ledger itself.
 
-mod allocations;
 mod attaching;
 mod error;
 mod lines;
+mod needed;
+mod switch;
 
 use std::{
     io,
@@ -19,7 +20,7 @@ use crate::{
         relocated::{self, Relocated},
     },
     source::{
-        counters::{self, CountersPod},
+        counters::{self, CountersPod, SharedPod},
         event::Event,
         reactions::Reactions,
         walk::{
@@ -34,24 +35,25 @@ use aya::{
 };
 use septwatch_common::{
     Life, Line, Suspect, Td,
-    config::{CHUNK, Control, Counters, MAX_TDS, Produced},
+    config::{CHUNK, Control, Counters, MAX_TDS, Produced, TD_PROBES},
     react::{Held, QuickRule},
 };
 
-use allocations::ALLOC;
 use lines::open_lines;
+use switch::{ALLOCATIONS, RELEASES, Switch};
 
-pub use allocations::Allocations;
 pub use error::KernelError;
 pub(in crate::source) use error::{map_error, typed};
 pub use lines::LedgerReader;
+pub use needed::Needed;
 
 /// Maps that userspace reads.
-const MAPS: [&str; 17] = [
+const MAPS: [&str; 18] = [
     "VITAL",
     "PAGES",
     "COUNTERS",
     "CONTROL",
+    "SHARED",
     "LEDGER",
     "WINDOWS",
     "TDS",
@@ -101,7 +103,9 @@ pub struct Kernel {
     tds: Map,
     /// Maps of the programs that walk TDs.
     walk: walk::Maps,
-    alloc: Option<OwnedFd>,
+    shared: Array<MapData, SharedPod>,
+    allocations: Switch,
+    releases: Switch,
     reactions: Reactions,
 }
 
@@ -120,8 +124,10 @@ impl Kernel {
             }
         }
         let mut attached = Attached::new(pins);
-        // Now, because it must be quick when a window opens.
-        attached.load_tracepoint(&mut ebpf, ALLOC)?;
+        // Now, because it must be quick when a window opens, or a TD begins.
+        for name in ALLOCATIONS.iter().chain(RELEASES) {
+            attached.load_tracepoint(&mut ebpf, name)?;
+        }
         let relocated = Relocated::against(&ebpf)?;
         let mut kernel = Self::of(attached, |name| ebpf.take_map(name))?;
         kernel.ebpf = Some(ebpf);
@@ -147,8 +153,13 @@ impl Kernel {
         kernel.before = each.iter().map(|CountersPod(one)| [one.vital, one.pages]).collect();
         // An open window's end must not be missed; the link of the process before goes with its pin.
         if kernel.has_open_window()? {
-            kernel.watch_allocations(true)?;
+            kernel.needed().allocations(true)?;
         }
+        if kernel.control.releases != 0 {
+            kernel.releases.take_over(&kernel.attached);
+        }
+        // Whatever the other found needed: this process has seen nothing yet.
+        kernel.needed().releases()?;
         Ok(kernel)
     }
 
@@ -174,8 +185,10 @@ impl Kernel {
             windows: typed("WINDOWS", map("WINDOWS"))?,
             tds,
             walk,
+            shared: typed("SHARED", map("SHARED"))?,
+            allocations: Switch::of(ALLOCATIONS),
+            releases: Switch::of(RELEASES),
             reactions: Reactions::of(&mut map)?,
-            alloc: None,
         })
     }
 
@@ -214,19 +227,6 @@ impl Kernel {
     /// No more descriptors.
     pub fn wake_up(&self) -> io::Result<OwnedFd> {
         self.vital.as_fd().try_clone_to_owned()
-    }
-
-    /// Watches allocations from now on, or no more: on a host where nothing is wrong they cost nothing.
-    ///
-    /// # Errors
-    /// The kernel refuses.
-    pub fn watch_allocations(&mut self, on: bool) -> Result<(), KernelError> {
-        Allocations { attached: &self.attached, link: &mut self.alloc }.watch(on)
-    }
-
-    /// Whether allocations are watched.
-    pub fn watches_allocations(&self) -> bool {
-        self.alloc.is_some()
     }
 
     /// Switches page records on or off.
@@ -297,12 +297,11 @@ impl Kernel {
     pub fn drain(
         &mut self,
         vital: bool,
-        mut sink: impl FnMut(Event, &mut Allocations<'_>) -> Result<(), KernelError>,
+        mut sink: impl FnMut(Event, &mut Needed<'_>) -> Result<(), KernelError>,
     ) -> Result<(), KernelError> {
-        let mut allocations = Allocations { attached: &self.attached, link: &mut self.alloc };
-        let ring = if vital { &mut self.vital } else { &mut self.pages };
+        let (ring, mut needed) = self.ring_and_needed(vital);
         while let Some(record) = ring.next() {
-            sink(Event::parse(&record)?, &mut allocations)?;
+            sink(Event::parse(&record)?, &mut needed)?;
         }
         Ok(())
     }
@@ -332,12 +331,15 @@ impl Kernel {
         Ok(self.attached.loaded_ns()?)
     }
 
-    /// Runs of SEAMCALL programs that the kernel's recursion guard dropped, and of release programs.
+    /// Runs of SEAMCALL programs that the kernel's recursion guard dropped, and of release programs. TDs that began before
+    /// releases were watched count as one of those each.
     ///
     /// # Errors
-    /// /proc cannot be read.
+    /// /proc or the map cannot be read.
     pub fn runs(&self) -> Result<attach::Runs, KernelError> {
-        Ok(self.attached.runs()?)
+        let mut runs = self.attached.runs()?;
+        runs.missed_pages += self.unwatched()?;
+        Ok(runs)
     }
 
     /// The TDs that the ledger knows and that are not gone.
@@ -345,15 +347,17 @@ impl Kernel {
     /// # Errors
     /// The map cannot be read.
     pub fn tds(&self) -> Result<Vec<Td>, KernelError> {
-        let records = self.records(MAX_TDS)?.into_iter().map(|(_, record)| record);
+        let records = self.records()?.into_iter().map(|(_, record)| record);
         Ok(records.filter(|record| record.life != Life::Gone as u8).collect())
     }
 
-    /// The records of all TDs that the ledger knows, also of those that are gone, by their index: of so many indexes.
+    /// The records of all TDs that the ledger knows, also of those that are gone, by their index.
     ///
     /// # Errors
-    /// The map cannot be read.
-    pub fn records(&self, indexes: u32) -> Result<Vec<(u16, Td)>, KernelError> {
+    /// The maps cannot be read.
+    pub fn records(&self) -> Result<Vec<(u16, Td)>, KernelError> {
+        // Indexes are given out in turn.
+        let indexes = (self.shared()?.tds + TD_PROBES + 1).min(MAX_TDS.into()) as u32;
         let source = |source| KernelError::Values { name: "TDS", source };
         let records = bpf::values(relocated::descriptor(&self.tds), indexes).map_err(source)?.into_iter();
         let known =

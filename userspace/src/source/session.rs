@@ -2,10 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use septwatch_common::{
-    Suspect, Td, Violation,
-    config::{Counters, MAX_TDS, TD_PROBES},
-};
+use septwatch_common::{Suspect, Td, Violation, config::Counters};
 
 use super::{
     event::Event,
@@ -35,6 +32,10 @@ pub struct Session {
     kernel: Kernel,
     model: Model,
     alert: Option<Instant>,
+    /// When something was lent last.
+    lent: Instant,
+    /// How long after that releases are watched no more; `None`: always.
+    rest: Option<Duration>,
     looked: Instant,
     /// Runs of the programs, as they were then.
     runs: Runs,
@@ -49,8 +50,8 @@ pub struct Standing {
     pub vital: Balance,
     /// Page records.
     pub pages: Balance,
-    /// Runs at the allocator's tracepoints that the kernel's recursion guard dropped: releases that may have passed
-    /// unseen.
+    /// Releases that may have passed unseen: runs at the allocator's tracepoints that the kernel's recursion guard dropped,
+    /// and TDs that began before these were attached.
     pub missed_releases: u64,
 }
 
@@ -67,7 +68,15 @@ impl Session {
         }
         let alert = kernel.watches_allocations().then(Instant::now);
         let (resync, audits) = (None, None);
-        Ok(Self { resync, audits, kernel, model, alert, looked: Instant::now(), runs: Runs::default() })
+        let now = Instant::now();
+        let runs = Runs::default();
+        Ok(Self { resync, audits, kernel, model, alert, lent: now, rest: None, looked: now, runs })
+    }
+
+    /// Nothing lent, nothing paid: when no TD has had anything for this long, nothing is attached to the page allocator until
+    /// one begins. `None`: all is always attached.
+    pub fn rest_after(&mut self, rest: Option<Duration>) {
+        self.rest = rest;
     }
 
     /// Begins to take over what is lent to TDs that run already.
@@ -108,9 +117,7 @@ impl Session {
     /// # Errors
     /// The ledger cannot be read.
     pub fn records(&self) -> Result<Vec<(u16, Td)>, KernelError> {
-        // TDs are given indexes in turn.
-        let last = self.model.tds.keys().next_back().map_or(0, |id| u64::from(*id));
-        self.kernel.records((last + TD_PROBES + 1).min(MAX_TDS.into()) as u32)
+        self.kernel.records()
     }
 
     /// What events told so far.
@@ -148,13 +155,17 @@ impl Session {
         mut sink: impl FnMut(Event, Option<Verdict>),
     ) -> Result<(), KernelError> {
         let Self { kernel, model, alert, .. } = self;
-        kernel.drain(vital, |event, allocations| {
+        kernel.drain(vital, |event, needed| {
+            // Before anything else: a TD that begins waits for it.
+            if matches!(event, Event::Life(_)) {
+                needed.releases()?;
+            }
             let verdict = model.apply(&event);
             if verdict.as_ref().is_some_and(announces_release) {
                 *alert = Some(Instant::now());
                 // A frame is about to come back, or has: from now on allocations show who gets it. Before it is told,
                 // for that takes its time.
-                allocations.watch(true)?;
+                needed.allocations(true)?;
             }
             sink(event, verdict);
             Ok(())
@@ -177,7 +188,21 @@ impl Session {
         let over = self.alert.is_some_and(|since| since.elapsed() > ALERT);
         if over && !self.kernel.has_open_window()? {
             self.alert = None;
-            self.kernel.watch_allocations(false)?;
+            self.kernel.needed().allocations(false)?;
+        }
+        self.tend_releases()
+    }
+
+    fn tend_releases(&mut self) -> Result<(), KernelError> {
+        if !self.kernel.watches_releases() {
+            // Its record was lost, and nobody was told.
+            return if self.kernel.is_lent()? { self.kernel.needed().releases() } else { Ok(()) };
+        }
+        let walks = self.resync.as_ref().is_some_and(|resync| !resync.progress().finished);
+        if walks || self.kernel.is_lent()? {
+            self.lent = Instant::now();
+        } else if self.rest.is_some_and(|rest| self.lent.elapsed() > rest) {
+            self.kernel.rest()?;
         }
         Ok(())
     }

@@ -106,7 +106,7 @@ impl Printer {
             writeln!(out, "{line}")?;
         }
         if standing.missed_releases != 0 {
-            writeln!(out, "{} runs at page releases were dropped by the kernel", standing.missed_releases)?;
+            writeln!(out, "{} releases may have passed unseen", standing.missed_releases)?;
         }
         out.flush()
     }

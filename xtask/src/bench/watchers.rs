@@ -33,20 +33,30 @@ pub enum Watcher {
     Empty,
     /// septwatch, with TDs of its demo that do next to nothing.
     Septwatch,
+    /// septwatch, on whose host nothing is lent.
+    Resting,
     Bpftrace,
     Perf,
     TraceCmd,
 }
 
 impl Watcher {
-    pub const ALL: [Self; 6] =
-        [Self::Nobody, Self::Empty, Self::Septwatch, Self::Bpftrace, Self::Perf, Self::TraceCmd];
+    pub const ALL: [Self; 7] = [
+        Self::Nobody,
+        Self::Empty,
+        Self::Septwatch,
+        Self::Resting,
+        Self::Bpftrace,
+        Self::Perf,
+        Self::TraceCmd,
+    ];
 
     pub const fn name(self) -> &'static str {
         match self {
             Self::Nobody => "nothing attached",
             Self::Empty => "empty programs at septwatch's hooks",
             Self::Septwatch => "septwatch, TDs run",
+            Self::Resting => "septwatch, nothing is lent",
             Self::Bpftrace => "bpftrace, a map of lent frames",
             Self::Perf => "perf record, all CPUs",
             Self::TraceCmd => "trace-cmd record, all CPUs",
@@ -103,10 +113,13 @@ impl Programs {
     pub fn begin(&self, watcher: Watcher) -> Result<Watching> {
         let mut command = match watcher {
             Watcher::Nobody => return Ok(Watching(None)),
-            Watcher::Empty | Watcher::Septwatch => {
+            Watcher::Empty | Watcher::Septwatch | Watcher::Resting => {
                 let program = if watcher == Watcher::Empty { &self.empty } else { &self.septwatch };
                 let mut command = Command::new(program);
                 command.args(["agent", "--demo", "--pace", "1", "--metrics-listen", "none"]);
+                if watcher == Watcher::Resting {
+                    command.args(["--tds", "0", "--rest", "1ms"]);
+                }
                 command
             }
             Watcher::Bpftrace => {
@@ -133,6 +146,14 @@ impl Programs {
     }
 }
 
+/// Whether a process has a program at the release of pages.
+fn sees_releases(pid: u32) -> Result<bool> {
+    let folder = format!("/proc/{pid}/fdinfo");
+    let infos = fs::read_dir(&folder).with_context(|| format!("cannot read {folder}"))?.flatten();
+    let mut infos = infos.filter_map(|entry| fs::read_to_string(entry.path()).ok());
+    Ok(infos.any(|info| info.contains("tp_name:\tmm_page_free")))
+}
+
 impl Watching {
     fn until_it_watches(&mut self, watcher: Watcher) -> Result<()> {
         let Some(Killed(child)) = &mut self.0 else { return Ok(()) };
@@ -149,6 +170,7 @@ impl Watching {
         loop {
             let ready = match watcher {
                 Watcher::Empty | Watcher::Septwatch => acts(child.id()),
+                Watcher::Resting => acts(child.id()) && !sees_releases(child.id())?,
                 Watcher::TraceCmd => {
                     let on = fs::read_to_string("/sys/kernel/tracing/events/kmem/mm_page_free/enable");
                     on.is_ok_and(|on| on.trim() == "1")

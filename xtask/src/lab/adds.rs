@@ -2,6 +2,7 @@
 //! the machine counts instructions.
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::oracle::Finding;
 
@@ -39,6 +40,25 @@ pub fn bounded(most: Adds, vmm: &str) -> Finding {
     }
 }
 
+/// That it adds nothing to the release of a page while nothing is lent, but for so many instructions of chance; by what the
+/// VMM says of `pages`, which it does before septwatch watches, while that rests, and while a TD has something. And that,
+/// by its last words, no release may have passed unseen.
+pub fn rests(most: u64, vmm: &str, septwatch: &str) -> Finding {
+    let told: Vec<u64> = vmm.split_whitespace().filter_map(|word| figure(word, "free")).collect();
+    let holds = match told[..] {
+        [before, resting, watching] => before.abs_diff(resting) <= most && before + most < watching,
+        _ => false,
+    };
+    let ends = septwatch.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let missed = ends.filter_map(|end| end.get("releases_missed")?.as_u64()).next_back();
+    Finding {
+        what: "a release, resting and watching",
+        equal: holds && missed == Some(0),
+        expected: vec![format!("+{most} at most, more, 0 missed")],
+        found: vec![format!("{told:?}, {missed:?} missed")],
+    }
+}
+
 fn figure(word: &str, name: &str) -> Option<u64> {
     word.strip_prefix(name)?.strip_prefix('=')?.parse().ok()
 }
@@ -64,5 +84,21 @@ mod tests {
         let once: String = VMM.lines().take(2).map(|line| format!("{line}\n")).collect();
         assert!(!bounded(most, &once).equal);
         assert!(!bounded(most, &(once.clone() + &once)).equal, "nothing added");
+    }
+
+    #[test]
+    fn resting_is_nothing_added_and_nothing_missed() {
+        let vmm = |figures: [u64; 3]| {
+            figures.map(|free| format!("pages 1024 3 -> ok fill=9 free={free}\n")).concat()
+        };
+        let end = |missed: u64| format!("{{\"type\":\"start\"}}\n{{\"releases_missed\":{missed}}}\n");
+        assert!(rests(5, &vmm([700, 703, 900]), &end(0)).equal);
+        for (figures, missed) in
+            [([700, 706, 900], 0), ([700, 694, 900], 0), ([700, 700, 700], 0), ([700, 700, 900], 1)]
+        {
+            assert!(!rests(5, &vmm(figures), &end(missed)).equal);
+        }
+        assert!(!rests(5, &vmm([700, 700, 900]), "").equal);
+        assert!(!rests(5, "free=700 free=700", &end(0)).equal);
     }
 }

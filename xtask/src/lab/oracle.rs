@@ -83,6 +83,9 @@ pub fn judge(folder: &Path, expected: &Expectation, latency: bool) -> Result<Vec
     if let Some(most) = expected.adds {
         findings.push(adds::bounded(most, &read("vmm")?));
     }
+    if let Some(most) = expected.rests {
+        findings.push(adds::rests(most, &read("vmm")?, &read(JSON)?));
+    }
     findings.extend(cold::judge(folder)?);
     if folder.join(reactions::AUDIT_LOG).is_file() || !expected.audit.is_empty() {
         findings.push(reactions::audited(&expected.audit, &read(reactions::AUDIT_LOG)?));

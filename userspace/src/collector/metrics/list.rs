@@ -119,8 +119,8 @@ pub const LOST_RECORDS: Family =
         .of_ledger();
 pub const MISSED_RELEASES: Family = Family::new(
     "septwatch.missed_releases",
-    Of("{run}"),
-    "Runs at the page allocator's tracepoints that the kernel's recursion guard dropped",
+    Of("{release}"),
+    "Releases that may have passed unseen: runs at the page allocator's tracepoints that the kernel's recursion guard dropped, and TDs that began before these were attached",
 )
 .of_ledger();
 pub const FRAMES_OUTSIDE_LEDGER: Family = Family::new(

@@ -22,10 +22,12 @@ pub fn run(args: &Args, settings: &Settings) -> Result<()> {
     open::check_capabilities()?;
     let _lock = Lock::take("agent --demo")?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let options = watching(settings).options();
+    let watching = watching(settings);
+    let options = watching.options();
     let (mut kernel, config) = open::demo(module::Shape::V7_3, &options, None)?;
     kernel.record_pages(options.latency)?;
     let mut session = Session::new(kernel)?;
+    session.rest_after(watching.rest());
     let signals = Some(runtime.block_on(async { Signals::caught() })?);
     // The demo's VMM is a thread that reads frame numbers, and keeps what that needs.
     let storms = Storms::begin(config, args.storming)?;

@@ -7,7 +7,7 @@ mod demo;
 mod health;
 mod settings;
 mod systemd;
-mod values;
+pub mod values;
 mod watched;
 
 use std::{
@@ -379,6 +379,7 @@ fn watching(settings: &Settings) -> Watching {
         // It is at most 1 GiB.
         ring_bytes: settings.ledger.ring.0.map(|ring| ring.0 as u32),
         latency: settings.ledger.latency,
+        rest: settings.ledger.rest.clone(),
         walk_delay: 0,
         no_resync: !settings.ledger.resync,
     }

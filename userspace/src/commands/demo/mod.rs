@@ -163,6 +163,7 @@ pub fn run(args: &Args, out: &mut dyn Write) -> Result<u8> {
         }
     };
     let mut session = Session::new(kernel)?;
+    session.rest_after(args.watching.rest());
     let policed = match &args.policy {
         None => None,
         Some(policy) => Some(Policed::begin(policy, &options, &mut session)?),

@@ -47,6 +47,7 @@ pub fn run(args: &Args, feed: &Feed, asks: Receiver<Ask>) -> Result<u64> {
     let _rest_of_log = args.watching.logger(kernel.ebpf(), runtime.handle())?;
     kernel.record_pages(!args.light)?;
     let mut session = Session::new(kernel)?;
+    session.rest_after(args.watching.rest());
     let plan = recording::demo_hooks();
     let scene = planned(about_here(Source::Demo("storm".to_owned()), args.light), &plan);
     let totals = Totals::counted(&session.standing()?.counters);

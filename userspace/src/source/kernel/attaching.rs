@@ -19,11 +19,7 @@ impl Kernel {
     /// # Errors
     /// The kernel refuses one.
     pub fn attach_releases(&mut self) -> Result<(), KernelError> {
-        for tracepoint in ["mm_filemap_delete_from_page_cache", "mm_page_free", "mm_page_free_batched"] {
-            let ebpf = self.ebpf.as_mut().ok_or(LoadError::Missing("programs"))?;
-            self.attached.tracepoint(ebpf, tracepoint)?;
-        }
-        Ok(())
+        self.needed().releases()
     }
 
     /// Attaches the programs that a policy needs beside those of the ledger: after [`Self::attach_releases`], before
