@@ -41,9 +41,11 @@ fn main() -> Result<()> {
     let _alone =
         share_target(&out).context("cannot share the folder in which the eBPF programs are built")?;
     // The object that logs, then the one that does not, in the same place.
-    let empty = env::var_os("CARGO_FEATURE_EMPTY_PROGRAMS").map(|_| "empty");
+    let for_measurements = ["empty", "least"]
+        .into_iter()
+        .find(|name| env::var_os(format!("CARGO_FEATURE_{}_PROGRAMS", name.to_uppercase())).is_some());
     for (log, name) in [(Some("log"), "septwatch-bpf-log"), (None, "septwatch-bpf")] {
-        let features: Vec<_> = log.into_iter().chain(empty).collect();
+        let features: Vec<_> = log.into_iter().chain(for_measurements).collect();
         let features = &features;
         let package =
             aya_build::Package { name: "septwatch-ebpf", root_dir: ebpf, features, ..Default::default() };

@@ -27,6 +27,15 @@ macro_rules! empty_ends {
     };
 }
 
+/// The same of programs that the least of a ledger does without: see [`least`].
+macro_rules! least_ends {
+    () => {
+        if cfg!(any(feature = "empty", feature = "least")) {
+            return 0;
+        }
+    };
+}
+
 mod atomic;
 mod config;
 mod crash;
@@ -35,6 +44,8 @@ mod gmem;
 mod hand;
 mod kvm;
 mod latency;
+#[cfg(feature = "least")]
+mod least;
 mod lsm;
 mod maps;
 mod pages;

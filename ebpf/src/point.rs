@@ -165,14 +165,14 @@ macro_rules! point {
     ($point:ident, entry $body:ident: $fentry:ident, $kprobe:ident) => {
         #[fentry]
         pub fn $fentry(ctx: FEntryContext) -> i32 {
-            empty_ends!();
+            least_ends!();
             $body(&ctx);
             0
         }
 
         #[kprobe]
         pub fn $kprobe(ctx: ProbeContext) -> u32 {
-            empty_ends!();
+            least_ends!();
             $body(&ctx);
             0
         }
@@ -180,21 +180,21 @@ macro_rules! point {
     ($point:ident, return $body:ident: $fexit:ident, $kprobe:ident, $kretprobe:ident) => {
         #[fexit]
         pub fn $fexit(ctx: FExitContext) -> i32 {
-            empty_ends!();
+            least_ends!();
             $body(&ctx);
             0
         }
 
         #[kprobe]
         pub fn $kprobe(ctx: ProbeContext) -> u32 {
-            empty_ends!();
+            least_ends!();
             $crate::point::keep(&ctx, Point::$point);
             0
         }
 
         #[kretprobe]
         pub fn $kretprobe(ctx: RetProbeContext) -> u32 {
-            empty_ends!();
+            least_ends!();
             if let Some(call) = $crate::point::probed(&ctx, Point::$point) {
                 $body(&call);
             }

@@ -134,6 +134,10 @@ fn decode(leaf: Leaf, returned: &impl At, recorded: bool, mut now_ns: u64) -> Op
 /// A function returned that was entered at `entered_ns`, if that was measured; for `now_ns` see [`decode`].
 #[inline(always)]
 fn returned(leaf: Leaf, returned: &impl At, entered_ns: u64, now_ns: u64) -> Option<()> {
+    #[cfg(feature = "least")]
+    if crate::least::is_of(leaf) {
+        return crate::least::step(leaf, returned);
+    }
     let recorded = emit::seamcalls_wanted()?;
     let counters = counters()?;
     let Some(call) = decode(leaf, returned, recorded, now_ns) else {

@@ -33,13 +33,15 @@ pub fn tested() -> Result<PathBuf> {
     build(&[&BINARY[..], &TESTED].concat())
 }
 
-/// Builds a release binary whose eBPF programs do nothing, and returns its path, which is its own.
+/// Builds a release binary whose eBPF programs are others, for measurements, and returns its path, which is its own: `empty`
+/// ones do nothing, the `least` is what could keep a ledger.
 ///
 /// # Errors
 /// The build fails; cargo has shown why.
-pub fn empty() -> Result<PathBuf> {
-    let built = build(&[&BINARY[..], &["--features", "septwatch/empty-programs"]].concat())?;
-    let kept = built.with_file_name("septwatch-empty");
+pub fn with_programs(name: &str) -> Result<PathBuf> {
+    let feature = format!("septwatch/{name}-programs");
+    let built = build(&[&BINARY[..], &["--features", &feature]].concat())?;
+    let kept = built.with_file_name(format!("septwatch-{name}"));
     fs::copy(&built, &kept).with_context(|| format!("cannot copy {}", built.display()))?;
     Ok(kept)
 }

@@ -36,6 +36,8 @@ pub struct Session {
     lent: Instant,
     /// How long after that releases are watched no more; `None`: always.
     rest: Option<Duration>,
+    /// TDs that began before releases were watched, as was told.
+    unwatched: u64,
     looked: Instant,
     /// Runs of the programs, as they were then.
     runs: Runs,
@@ -70,7 +72,18 @@ impl Session {
         let (resync, audits) = (None, None);
         let now = Instant::now();
         let runs = Runs::default();
-        Ok(Self { resync, audits, kernel, model, alert, lent: now, rest: None, looked: now, runs })
+        Ok(Self {
+            resync,
+            audits,
+            kernel,
+            model,
+            alert,
+            lent: now,
+            rest: None,
+            unwatched: 0,
+            looked: now,
+            runs,
+        })
     }
 
     /// Nothing lent, nothing paid: when no TD has had anything for this long, nothing is attached to the page allocator until
@@ -191,6 +204,15 @@ impl Session {
             self.kernel.needed().allocations(false)?;
         }
         self.tend_releases()
+    }
+
+    /// TDs that began before releases were watched, since this was last asked.
+    ///
+    /// # Errors
+    /// The kernel side cannot be read.
+    pub fn began_unwatched(&mut self) -> Result<u64, KernelError> {
+        let unwatched = self.kernel.unwatched()?;
+        Ok(unwatched - std::mem::replace(&mut self.unwatched, unwatched).min(unwatched))
     }
 
     fn tend_releases(&mut self) -> Result<(), KernelError> {

@@ -34,9 +34,10 @@ pub fn run(options: &Options) -> Result<Vec<Row>> {
     let watchers: Vec<_> = Watcher::value_variants().iter().copied().filter(wanted).collect();
     setup::for_building()?;
     watchers::install()?;
-    let empty = watchers.contains(&Watcher::Empty).then(build::empty).transpose()?;
+    let others = watchers.iter().filter_map(|watcher| watcher.programs());
+    let others = others.map(|name| Ok((name, build::with_programs(name)?))).collect::<Result<Vec<_>>>()?;
     let septwatch = build::septwatch()?;
-    Ok(rows(&costs::run(&lab::image(&options.release)?, &watchers, &septwatch, empty.as_deref())?))
+    Ok(rows(&costs::run(&lab::image(&options.release)?, &watchers, &septwatch, &others)?))
 }
 
 fn rows(measured: &[Measured]) -> Vec<Row> {

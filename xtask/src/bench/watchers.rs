@@ -98,7 +98,7 @@ impl Programs {
     /// # Errors
     /// Something cannot be built.
     pub fn ours(folder: &Path) -> Result<Self> {
-        let empty = build::empty()?;
+        let empty = build::with_programs("empty")?;
         let septwatch = build::septwatch()?;
         for (name, text) in [("pages.bt", SCRIPT), (FTRACE, "1\n")] {
             fs::write(folder.join(name), text).context("cannot write to the folder for recordings")?;

@@ -2,7 +2,6 @@
 //! the machine counts instructions.
 
 use serde::Deserialize;
-use serde_json::Value;
 
 use super::oracle::Finding;
 
@@ -41,21 +40,38 @@ pub fn bounded(most: Adds, vmm: &str) -> Finding {
 }
 
 /// That it adds nothing to the release of a page while nothing is lent, but for so many instructions of chance; by what the
-/// VMM says of `pages`, which it does before septwatch watches, while that rests, and while a TD has something. And that,
-/// by its last words, no release may have passed unseen.
-pub fn rests(most: u64, vmm: &str, septwatch: &str) -> Finding {
+/// VMM says of `pages`, which it does before septwatch watches, while that rests, and while a TD has something. And that
+/// septwatch does not complain of a TD that began before releases were watched.
+pub fn rests(most: u64, vmm: &str, complaints: &str) -> Finding {
     let told: Vec<u64> = vmm.split_whitespace().filter_map(|word| figure(word, "free")).collect();
     let holds = match told[..] {
         [before, resting, watching] => before.abs_diff(resting) <= most && before + most < watching,
         _ => false,
     };
-    let ends = septwatch.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let missed = ends.filter_map(|end| end.get("releases_missed")?.as_u64()).next_back();
+    let late = complaints.lines().filter(|line| line.contains("began before releases were watched")).count();
     Finding {
         what: "a release, resting and watching",
-        equal: holds && missed == Some(0),
-        expected: vec![format!("+{most} at most, more, 0 missed")],
-        found: vec![format!("{told:?}, {missed:?} missed")],
+        equal: holds && late == 0,
+        expected: vec![format!("+{most} at most, more, 0 complaints")],
+        found: vec![format!("{told:?}, {late} complaints")],
+    }
+}
+
+/// That a TD's faults and zaps take at most so many per cent longer, by the second `cycle` of what the VMM says than by the
+/// first.
+pub fn slower(most: u64, vmm: &str) -> Finding {
+    let told: Vec<u64> = vmm.split_whitespace().filter_map(|word| figure(word, "each")).collect();
+    let held = match told[..] {
+        [before, with] => before != 0 && with * 100 <= before * (100 + most),
+        _ => false,
+    };
+    Finding {
+        what: "a TD's faults and zaps, slower",
+        equal: percent.is_some_and(|percent| percent <= most as f64),
+        expected: vec![format!("{most} % at most")],
+        found: vec![
+            percent.map_or("not told twice".to_owned(), |percent| format!("{percent:.1} %: {told:?}")),
+        ],
     }
 }
 
@@ -87,18 +103,24 @@ mod tests {
     }
 
     #[test]
+    fn slower_is_the_second_against_the_first() {
+        let vmm = |with: u64| format!("map=1 zap=1 each=1000\nmap=1 zap=1 each={with}\n");
+        assert!(slower(10, &vmm(1100)).equal && slower(10, &vmm(900)).equal);
+        assert!(!slower(10, &vmm(1101)).equal);
+        assert!(!slower(10, "each=1000").equal && !slower(10, "each=0 each=0").equal);
+    }
+
+    #[test]
     fn resting_is_nothing_added_and_nothing_missed() {
         let vmm = |figures: [u64; 3]| {
             figures.map(|free| format!("pages 1024 3 -> ok fill=9 free={free}\n")).concat()
         };
-        let end = |missed: u64| format!("{{\"type\":\"start\"}}\n{{\"releases_missed\":{missed}}}\n");
-        assert!(rests(5, &vmm([700, 703, 900]), &end(0)).equal);
-        for (figures, missed) in
-            [([700, 706, 900], 0), ([700, 694, 900], 0), ([700, 700, 700], 0), ([700, 700, 900], 1)]
-        {
-            assert!(!rests(5, &vmm(figures), &end(missed)).equal);
+        let late = "septwatch: 1 TDs began before releases were watched: what came back was not seen\n";
+        assert!(rests(5, &vmm([700, 703, 900]), "").equal);
+        assert!(!rests(5, &vmm([700, 703, 900]), late).equal);
+        for figures in [[700, 706, 900], [700, 694, 900], [700, 700, 700]] {
+            assert!(!rests(5, &vmm(figures), "").equal);
         }
-        assert!(!rests(5, &vmm([700, 700, 900]), "").equal);
-        assert!(!rests(5, "free=700 free=700", &end(0)).equal);
+        assert!(!rests(5, "free=700 free=700", "").equal);
     }
 }

@@ -40,6 +40,8 @@ pub enum Watcher {
     Nothing,
     /// septwatch with programs that do nothing
     Empty,
+    /// septwatch with programs that do the least that could keep a ledger
+    Least,
     /// septwatch
     Septwatch,
     /// bpftrace with maps of lent frames
@@ -58,6 +60,7 @@ impl Watcher {
         match self {
             Self::Nothing => "nothing attached",
             Self::Empty => "empty programs at septwatch's hooks",
+            Self::Least => "the least that could keep a ledger",
             Self::Septwatch => "septwatch",
             Self::Bpftrace => "bpftrace, maps of lent frames",
             Self::Kprobes => "ftrace's kprobes and kretprobes, recorded",
@@ -71,6 +74,7 @@ impl Watcher {
         match self {
             Self::Nothing => "work nothing",
             Self::Empty => r#"beside empty '"type":"start"' septwatch-empty watch --json"#,
+            Self::Least => r#"beside least '"type":"start"' septwatch-least watch --json"#,
             Self::Septwatch => r#"beside septwatch '"type":"start"' septwatch watch --json"#,
             Self::Bpftrace => "beside bpftrace attached /usr/bin/bpftrace /in/seamcalls.bt",
             Self::Kprobes => "traced work kprobes",
@@ -81,6 +85,15 @@ impl Watcher {
             Self::TraceCmd => {
                 "beside trace-cmd '' /usr/bin/trace-cmd record -q -e cost -e kmem:mm_page_free -o /tmp/trace.dat"
             }
+        }
+    }
+
+    /// Which programs septwatch is built with for it, if others than its own.
+    pub const fn programs(self) -> Option<&'static str> {
+        match self {
+            Self::Empty => Some("empty"),
+            Self::Least => Some("least"),
+            _ => None,
         }
     }
 
@@ -104,7 +117,7 @@ pub struct Cost {
 /// What came of one watcher: its cost, or why it cannot be used in this machine.
 pub type Measured = (Watcher, Result<Cost, String>);
 
-/// Measures with each of these watchers; `empty` is the septwatch of [`Watcher::Empty`].
+/// Measures with each of these watchers; `others` are the septwatches with other programs, by [`Watcher::programs`].
 ///
 /// # Errors
 /// The machine cannot be started, or the work fails.
@@ -112,10 +125,10 @@ pub fn run(
     image: &Image,
     watchers: &[Watcher],
     septwatch: &Path,
-    empty: Option<&Path>,
+    others: &[(&str, PathBuf)],
 ) -> Result<Vec<Measured>> {
     let wanted = Wanted { tools: true, ..Wanted::default() };
-    let machines = Machines::prepare_with(image, septwatch, empty, wanted)?;
+    let machines = Machines::prepare_with(image, septwatch, others, wanted)?;
     let input = [("run", script(watchers)), ("work", WORK.to_owned()), ("seamcalls.bt", BPFTRACE.to_owned())];
     let (folder, end) = runner::session(&machines, wanted, &input, 1, |text| print!("{text}"))?;
     runner::done(&end)?;
@@ -230,9 +243,9 @@ beside() {{
 /// Programs of this host that the machine gets, where they are.
 pub const TOOLS: [&str; 3] = ["/usr/bin/bpftrace", "/usr/bin/perf", "/usr/bin/trace-cmd"];
 
-/// Where the septwatch lies whose programs do nothing.
-pub fn stripped_empty() -> PathBuf {
-    guest::target_folder().join("lab/septwatch-empty")
+/// Where a septwatch with other programs lies for the machine.
+pub fn stripped(programs: &str) -> PathBuf {
+    guest::target_folder().join(format!("lab/septwatch-{programs}"))
 }
 
 #[cfg(test)]

@@ -228,8 +228,11 @@ impl Programs {
                 self.add_crash_kernel(&mut initrd, &boot)?;
             }
             if tools {
-                if costs::stripped_empty().is_file() {
-                    initrd.program("bin/septwatch-empty", &costs::stripped_empty())?;
+                for programs in ["empty", "least"] {
+                    let path = costs::stripped(programs);
+                    if path.is_file() {
+                        initrd.program(&format!("bin/septwatch-{programs}"), &path)?;
+                    }
                 }
                 for tool in costs::TOOLS.map(Path::new).into_iter().filter(|tool| tool.is_file()) {
                     initrd.program(&tool.to_string_lossy()[1..], tool)?;

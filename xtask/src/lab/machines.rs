@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
@@ -61,18 +61,18 @@ impl Machines {
         Ok(machines)
     }
 
-    /// One machine with what septwatch's cost is compared with, `empty` among it: a septwatch whose programs do nothing.
+    /// One machine with what septwatch's cost is compared with, among it septwatches with `other` programs.
     ///
     /// # Errors
     /// As for [`Self::prepare`].
     pub fn prepare_with(
         image: &Image,
         septwatch: &Path,
-        empty: Option<&Path>,
+        others: &[(&str, PathBuf)],
         wanted: Wanted,
     ) -> Result<Self> {
-        if let Some(empty) = empty {
-            guest::strip(empty, &costs::stripped_empty())?;
+        for (programs, path) in others {
+            guest::strip(path, &costs::stripped(programs))?;
         }
         Self::prepare(image, Some(septwatch), [wanted])
     }

@@ -84,7 +84,10 @@ pub fn judge(folder: &Path, expected: &Expectation, latency: bool) -> Result<Vec
         findings.push(adds::bounded(most, &read("vmm")?));
     }
     if let Some(most) = expected.rests {
-        findings.push(adds::rests(most, &read("vmm")?, &read(JSON)?));
+        findings.push(adds::rests(most, &read("vmm")?, &read("septwatch.err")?));
+    }
+    if let Some(most) = expected.slower {
+        findings.push(adds::slower(most, &read("vmm")?));
     }
     findings.extend(cold::judge(folder)?);
     if folder.join(reactions::AUDIT_LOG).is_file() || !expected.audit.is_empty() {

@@ -156,6 +156,8 @@ pub struct Expectation {
     /// Instructions by which the release of a page may differ while septwatch rests: `pages` is timed before it watches, while
     /// nothing is lent, and while a TD has something.
     pub rests: Option<u64>,
+    /// Per cent by which the second `cycle` of the script may be slower than the first.
+    pub slower: Option<u64>,
     /// What the console must contain, in this order, of a machine whose kernel ends.
     #[serde(default)]
     pub console: Vec<String>,

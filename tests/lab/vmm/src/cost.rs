@@ -24,7 +24,8 @@ fn least(rounds: &[u64], pages: u64) -> Result<u64> {
     Ok(rounds.iter().min().context("no rounds")? / pages)
 }
 
-/// Maps pages (a fault each, without the guest) and zaps them (a hole in the guest_memfd), in so many rounds.
+/// Maps pages (a fault each, without the guest) and zaps them (a hole in the guest_memfd), in so many rounds; `each` is what
+/// both take on average, with all that comes between.
 ///
 /// # Errors
 /// KVM refuses.
@@ -39,7 +40,8 @@ pub fn cycle(td: &Td, page: u64, count: u64, rounds: u64) -> Result<String> {
         punched?;
         zaps.push(took);
     }
-    Ok(format!("map={} zap={}", least(&maps, count)?, least(&zaps, count)?))
+    let each = maps.iter().chain(&zaps).sum::<u64>() / (rounds * count).max(1);
+    Ok(format!("map={} zap={} each={each}", least(&maps, count)?, least(&zaps, count)?))
 }
 
 /// Brings pages of a memfd in and punches them out, in so many rounds: pages that no TD has anything to do with.
