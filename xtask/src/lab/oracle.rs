@@ -83,8 +83,8 @@ pub fn judge(folder: &Path, expected: &Expectation, latency: bool) -> Result<Vec
     if let Some(most) = expected.adds {
         findings.push(adds::bounded(most, &read("vmm")?));
     }
-    if let Some(most) = expected.rests {
-        findings.push(adds::rests(most, &read("vmm")?, &read("septwatch.err")?));
+    if expected.waits {
+        findings.push(adds::waits(&read("septwatch.err")?));
     }
     if let Some(most) = expected.slower {
         findings.push(adds::slower(most, &read("vmm")?));

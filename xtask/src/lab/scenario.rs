@@ -153,9 +153,9 @@ pub struct Expectation {
     pub back: Vec<String>,
     /// Instructions that septwatch may add to each page's map, zap and release: it is started between two times of the work.
     pub adds: Option<Adds>,
-    /// Instructions by which the release of a page may differ while septwatch rests: `pages` is timed before it watches, while
-    /// nothing is lent, and while a TD has something.
-    pub rests: Option<u64>,
+    /// Each TD waits, when it begins, until releases are watched.
+    #[serde(default)]
+    pub waits: bool,
     /// Per cent by which the second `cycle` of the script may be slower than the first.
     pub slower: Option<u64>,
     /// What the console must contain, in this order, of a machine whose kernel ends.
