@@ -21,8 +21,9 @@ const IPS: u32 = 50_000_000;
 /// What `tsc_early_khz` must be on the kernel's command line.
 pub const TSC_KHZ: u32 = IPS / 1000;
 
-/// Memory in MiB.
-const MEMORY: u32 = 1024;
+/// Memory in MiB; and where the initrd is larger than a quarter of that, for it is there twice while it is unpacked.
+const MEMORY: u64 = 1024;
+const MUCH_MEMORY: u64 = 2048;
 
 /// A cylinder of 16 heads and 63 sectors: Bochs wants disks of whole ones.
 pub const CYLINDER: u64 = 16 * 63 * 512;
@@ -79,7 +80,9 @@ impl Machine {
         let command = match emulator {
             Emulator::Bochs(bochs) => {
                 write(folder, "msrs.def", MSRS)?;
-                write(folder, "bochsrc", &configuration(bochs, &boot.cd, cpus))?;
+                let initrd = fs::metadata(&boot.initrd).context("no initrd")?.len() >> 20;
+                let memory = if initrd > MEMORY / 4 { MUCH_MEMORY } else { MEMORY };
+                write(folder, "bochsrc", &configuration(bochs, &boot.cd, cpus, memory))?;
                 let mut command = ends_with_us(&bochs.program);
                 command.args(["-q", "-f", "bochsrc"]);
                 command
@@ -193,12 +196,12 @@ fn grow(path: &Path, bytes: u64) -> Result<()> {
 }
 
 /// AMX would break the kernel's XSETBV, and LA57 trips a check of Bochs.
-fn configuration(bochs: &Bochs, cd: &Path, cpus: u32) -> String {
+fn configuration(bochs: &Bochs, cd: &Path, cpus: u32, memory: u64) -> String {
     format!(
         "\
 {base}cpu: model={CPU_MODEL}, count={cpus}, ips={IPS}, ignore_bad_msrs=1, msrs=msrs.def, reset_on_triple_fault=0, \
 exclude_features=\"amx,amx_int8,amx_bf16,la57\"
-memory: guest={MEMORY}, host={MEMORY}
+memory: guest={memory}, host={memory}
 ata0-master: type=cdrom, path={cd}, status=inserted
 ata1: enabled=1, ioaddr1=0x170, ioaddr2=0x370, irq=15
 ata1-master: type=disk, path=in.img, mode=flat
