@@ -181,9 +181,9 @@ fn script(watchers: &[Watcher]) -> String {
 trace=/sys/kernel/tracing
 {probes}
 work() {{ lab-vmm /in/work >/out/$1 2>&1; }}
-# Waits until a file has a line, or for a while where none is to be waited for; not where the program has ended.
+# Waits until a file has a line, or for a while where none is to be waited for. False: the program has ended.
 awaits() {{
-  [ -n "$1" ] || sleep 20
+  [ -n "$1" ] || {{ sleep 20; kill -0 $3 2>/dev/null; return; }}
   for second in $(seq 600); do
     kill -0 $3 2>/dev/null || return 1
     grep -q "$1" $2 && return 0
