@@ -5,16 +5,13 @@
 
 use core::mem::offset_of;
 
-use septwatch_common::{
-    Leaf, Level, Line, PageKind,
-    config::{NO_ARGUMENT, Shape},
-    tracker::Store as _,
-};
+use septwatch_common::{Leaf, Level, Line, PageKind, config::Shape, tracker::Store as _};
 
 use crate::{
     config,
     maps::HANDS,
     point::At,
+    seamcalls::argument,
     store::{self, Maps},
 };
 
@@ -33,21 +30,13 @@ pub const fn is_of(leaf: Leaf) -> bool {
 }
 
 #[inline(always)]
-fn argument(call: &impl At, leaf: Leaf, field: usize) -> Option<u64> {
-    match config::shape(leaf, field) {
-        NO_ARGUMENT => None,
-        n => call.position(n),
-    }
-}
-
-#[inline(always)]
 fn td(call: &impl At, leaf: Leaf) -> Option<u16> {
-    Maps.td_of(store::tdr_at(argument(call, leaf, offset_of!(Shape, td))?)?)
+    Maps.td_of(store::tdr_at(argument(call, leaf, offset_of!(Shape, td))??)?)
 }
 
 #[inline(always)]
 fn pfn(call: &impl At, leaf: Leaf) -> Option<u64> {
-    let page = argument(call, leaf, offset_of!(Shape, page))?;
+    let page = argument(call, leaf, offset_of!(Shape, page))??;
     let is_pfn = config::shape(leaf, offset_of!(Shape, flags)) & Shape::PFN != 0;
     Some(if is_pfn { page } else { config::pfn_of(page) })
 }
@@ -60,7 +49,7 @@ pub fn step(leaf: Leaf, call: &impl At) -> Option<()> {
     match leaf {
         Leaf::MemPageAdd | Leaf::MemPageAug | Leaf::MemSeptAdd => {
             let (td, pfn) = (td(call, leaf)?, pfn(call, leaf)?);
-            let gfn = argument(call, leaf, offset_of!(Shape, gpa))? >> 12;
+            let gfn = argument(call, leaf, offset_of!(Shape, gpa))?? >> 12;
             let slot = Maps.slot_or_new(pfn)?;
             Maps.mark(pfn, true);
             Maps.swap(slot, Line::open(PageKind::Leaf, td, Level::L4K, gfn));

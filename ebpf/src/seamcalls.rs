@@ -29,7 +29,7 @@ use crate::{
 
 /// An argument of a leaf's function, by the field of [`Shape`] that says where it is; `Some(None)` where there is none.
 #[inline(always)]
-fn argument(call: &impl At, leaf: Leaf, field: usize) -> Option<Option<u64>> {
+pub fn argument(call: &impl At, leaf: Leaf, field: usize) -> Option<Option<u64>> {
     match config::shape(leaf, field) {
         NO_ARGUMENT => Some(None),
         n => Some(Some(call.position(n)?)),
