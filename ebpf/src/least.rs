@@ -8,10 +8,9 @@ use core::mem::offset_of;
 use septwatch_common::{Leaf, Level, Line, PageKind, config::Shape, tracker::Store as _};
 
 use crate::{
-    config,
     maps::HANDS,
     point::At,
-    seamcalls::argument,
+    seamcalls::{self, argument},
     store::{self, Maps},
 };
 
@@ -36,9 +35,7 @@ fn td(call: &impl At, leaf: Leaf) -> Option<u16> {
 
 #[inline(always)]
 fn pfn(call: &impl At, leaf: Leaf) -> Option<u64> {
-    let page = argument(call, leaf, offset_of!(Shape, page))??;
-    let is_pfn = config::shape(leaf, offset_of!(Shape, flags)) & Shape::PFN != 0;
-    Some(if is_pfn { page } else { config::pfn_of(page) })
+    Some(seamcalls::pfn(leaf, argument(call, leaf, offset_of!(Shape, page))??))
 }
 
 #[inline(always)]

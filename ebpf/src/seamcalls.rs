@@ -36,6 +36,13 @@ pub fn argument(call: &impl At, leaf: Leaf, field: usize) -> Option<Option<u64>>
     }
 }
 
+/// The frame that a leaf's function is told of, in the form that this kernel has.
+#[inline(always)]
+pub fn pfn(leaf: Leaf, page: u64) -> u64 {
+    let is_pfn = config::shape(leaf, offset_of!(Shape, flags)) & Shape::PFN != 0;
+    if is_pfn { page } else { config::pfn_of(page) }
+}
+
 /// What a pointer of a failed call points to; 0 where it has none.
 #[inline(always)]
 fn ext_err(at: Option<u64>) -> u64 {
@@ -87,8 +94,7 @@ fn decode(leaf: Leaf, returned: &impl At, recorded: bool, mut now_ns: u64) -> Op
     let pfn = match page {
         None if matches!(leaf, Leaf::MemPageRemove) && !failed => removed(core::mem::take(&mut ext_err1)),
         None => PFN_UNKNOWN,
-        Some(page) if config::shape(leaf, offset_of!(Shape, flags)) & Shape::PFN != 0 => page,
-        Some(page) => config::pfn_of(page),
+        Some(page) => pfn(leaf, page),
     };
     // Not every function is asked for what few have.
     let (is_of_gpa, is_of_vcpu) = (
