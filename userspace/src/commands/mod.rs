@@ -25,6 +25,7 @@ pub mod replay;
 pub mod report;
 mod storms;
 pub mod top;
+mod values;
 pub mod watch;
 mod watching;
 

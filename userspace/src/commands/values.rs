@@ -10,12 +10,6 @@ use crate::commands::watching;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Maybe<T>(pub Option<T>);
 
-impl<T> Default for Maybe<T> {
-    fn default() -> Self {
-        Self(None)
-    }
-}
-
 const NONE: &str = "none";
 
 impl<T: FromStr> FromStr for Maybe<T> {

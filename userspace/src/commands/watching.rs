@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use crate::{
-    commands::agent::values::{Maybe, Time},
+    commands::values::{Maybe, Time},
     hooks::{load::CHUNK_BYTES, reactions::Needs},
     source::open::Options,
 };
@@ -56,7 +56,7 @@ pub fn span(text: &str) -> Result<Duration, String> {
 }
 
 /// Flags of the commands that load programs.
-#[derive(Clone, Debug, Default, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub struct Watching {
     /// Most memory that the ledger may take: bytes, or with K, M or G, as in 16M; 4K or more. Without it: what all of
     /// this host's memory would need, at most 0.2 % of it; it is taken as pages are lent.

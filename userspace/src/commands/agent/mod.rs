@@ -7,7 +7,6 @@ mod demo;
 mod health;
 mod settings;
 mod systemd;
-pub mod values;
 mod watched;
 
 use std::{

@@ -10,12 +10,12 @@ use std::{
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::values::{Maybe, Size, Time};
 use crate::{
     collector::{
         http::Listen,
         otlp::{Endpoint, Protocol},
     },
+    commands::values::{Maybe, Size, Time},
     fleet::connect::Servers,
     trust::{self, TrustError},
 };
