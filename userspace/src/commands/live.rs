@@ -295,7 +295,7 @@ pub(super) async fn follow(
             }
             _ = tick.tick() => {
                 session.tend()?;
-                let unwatched = session.began_unwatched()?;
+                let unwatched = session.began_unwatched();
                 if unwatched != 0 {
                     eprintln!(
                         "septwatch: {unwatched} TDs began before releases were watched: what came back of them by then was not seen"

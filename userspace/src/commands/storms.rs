@@ -6,7 +6,6 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
-    time::Duration,
 };
 
 use anyhow::{Context as _, Result, anyhow};
@@ -22,9 +21,6 @@ const OPERATIONS: u64 = 100_000;
 
 /// Pages of guest memory of all TDs of one storm together, where each has enough of them then.
 const PAGES: u32 = 3 << 10;
-
-/// How soon a demo without TDs hears that it is over, at most.
-const IDLE: Duration = Duration::from_secs(1);
 
 /// Most TDs at once.
 const MOST_TDS: u32 = 2_000;
@@ -74,7 +70,7 @@ impl Storms {
         let thread = thread::Builder::new().name("septwatch-demo".to_owned()).spawn(move || {
             if tds == 0 {
                 while !stopped.load(Ordering::Acquire) {
-                    thread::park_timeout(IDLE);
+                    thread::park();
                 }
                 return Ok(());
             }

@@ -36,8 +36,8 @@ pub struct Session {
     lent: Instant,
     /// How long after that releases are watched no more; `None`: always.
     rest: Option<Duration>,
-    /// TDs that began before releases were watched, as was told.
-    unwatched: u64,
+    /// TDs that began before releases were watched; of them, those that were told.
+    unwatched: [u64; 2],
     looked: Instant,
     /// Runs of the programs, as they were then.
     runs: Runs,
@@ -80,7 +80,7 @@ impl Session {
             alert,
             lent: now,
             rest: None,
-            unwatched: 0,
+            unwatched: [0; 2],
             looked: now,
             runs,
         })
@@ -195,6 +195,7 @@ impl Session {
         }
         self.looked = Instant::now();
         self.runs = self.kernel.runs()?;
+        self.unwatched[0] = self.kernel.unwatched()?;
         if self.runs.missed_seamcalls != 0 {
             self.kernel.doubt(Suspect::MISSED)?;
         }
@@ -206,13 +207,10 @@ impl Session {
         self.tend_releases()
     }
 
-    /// TDs that began before releases were watched, since this was last asked.
-    ///
-    /// # Errors
-    /// The kernel side cannot be read.
-    pub fn began_unwatched(&mut self) -> Result<u64, KernelError> {
-        let unwatched = self.kernel.unwatched()?;
-        Ok(unwatched - std::mem::replace(&mut self.unwatched, unwatched).min(unwatched))
+    /// TDs that began before releases were watched, since this was last asked; as [`Self::tend`] saw it.
+    pub fn began_unwatched(&mut self) -> u64 {
+        let [all, told] = &mut self.unwatched;
+        *all - std::mem::replace(told, *all)
     }
 
     fn tend_releases(&mut self) -> Result<(), KernelError> {
