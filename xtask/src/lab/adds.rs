@@ -19,17 +19,18 @@ pub struct Adds {
     pub resting: Option<u64>,
 }
 
-/// By what the VMM says of `cycle` and of `pages`, each of which it does twice.
+/// By what the VMM says of `cycle` and of `pages`, each of which it does twice, or of `pages` three times.
 pub fn bounded(most: Adds, vmm: &str) -> Finding {
-    let most_resting = most.resting;
-    let figures = [("map", most.map), ("zap", most.zap), ("free", most.free)].map(|(name, most)| {
+    let figures = [("map", most.map, None), ("zap", most.zap, None), ("free", most.free, most.resting)];
+    let figures = figures.map(|(name, most, chance)| {
         let told: Vec<u64> = vmm.split_whitespace().filter_map(|word| figure(word, name)).collect();
-        let rests = if name == "free" { most_resting } else { None };
-        let added = match (&told[..], rests) {
-            ([before, with], None) => Some(i128::from(*with) - i128::from(*before)),
-            ([before, resting, with], Some(most)) if before.abs_diff(*resting) <= most => {
-                Some(i128::from(*with) - i128::from(*before))
-            }
+        let is_whole = match (&told[..], chance) {
+            ([_, _], None) => true,
+            ([before, resting, _], Some(chance)) => before.abs_diff(*resting) <= chance,
+            _ => false,
+        };
+        let added = match told[..] {
+            [before, .., with] if is_whole => Some(i128::from(with) - i128::from(before)),
             _ => None,
         };
         // Nothing added: it did not watch.

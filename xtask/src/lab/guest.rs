@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
+use clap::ValueEnum as _;
 
 use super::boot::{self, Initrd};
 use super::kernel::Image;
@@ -228,7 +229,7 @@ impl Programs {
                 self.add_crash_kernel(&mut initrd, &boot)?;
             }
             if tools {
-                for programs in ["empty", "least"] {
+                for programs in costs::Watcher::value_variants().iter().filter_map(|one| one.programs()) {
                     let path = costs::stripped(programs);
                     if path.is_file() {
                         initrd.program(&format!("bin/septwatch-{programs}"), &path)?;
