@@ -78,8 +78,8 @@ pub const CHUNK: usize = 504;
 /// log2 of the frames that a word of the filter in front of the ledger stands for, one bit each.
 pub const MARKS_SHIFT: u32 = 6;
 
-/// Words that the filter may have, at most: 256 MiB, for 8 TiB of addresses. A frame beyond counts as marked.
-pub const MAX_MARKS: u64 = 1 << 25;
+/// Words that the filter may have, at most: 512 MiB, for 16 TiB of addresses. A frame beyond counts as marked.
+pub const MAX_MARKS: u64 = 1 << 26;
 
 /// TDs that can be tracked at the same time. Slot 0 stays empty: a closed line has owner 0.
 pub const MAX_TDS: u32 = 4096;
@@ -181,8 +181,10 @@ pub struct Shared {
     pub unwatched: u64,
 }
 
-/// How long the creation of a TD waits for userspace, which hears of it, to see to it that [`Control::releases`] holds.
-pub const RELEASES_WAIT_NS: u64 = 20_000_000;
+/// How long the creation of a TD waits for userspace, which hears of it, to see to it that [`Control::releases`] holds: as
+/// long as others may well keep userspace from a CPU. The wait takes a CPU as well, and holds up RCU, which complains after
+/// 21 s.
+pub const RELEASES_WAIT_NS: u64 = 100_000_000;
 
 /// The SEAMCALL leaves that have a hook.
 pub const HOOKED: [Leaf; 16] = [

@@ -20,8 +20,9 @@ use crate::{
     task::now_ns,
 };
 
-/// More than the wait has time for. The loop reads the clock each time, so that a turn takes some 20 ns.
-const TURNS: u32 = 1 << 22;
+/// More than the wait has time for, and the most that the helper takes (`BPF_MAX_LOOPS`). The loop reads the clock each
+/// time, so that a turn takes some 20 ns.
+const TURNS: u32 = 1 << 23;
 
 #[inline(always)]
 fn watched() -> bool {

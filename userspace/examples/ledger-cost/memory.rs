@@ -1,7 +1,15 @@
 //! What the ledger's maps take.
 
-use std::{error::Error, fs, io, thread, time::Duration};
+use std::{
+    collections::BTreeMap,
+    error::Error,
+    fs, io,
+    os::fd::{AsFd as _, AsRawFd as _},
+    thread,
+    time::Duration,
+};
 
+use aya::maps::Map;
 use septwatch::hooks::load::{self, Settings};
 use septwatch_common::config::CHUNK;
 
@@ -17,21 +25,29 @@ const FULL: f64 = 2.2;
 /// Most bytes for each lent frame.
 const FRAME: f64 = 8.0;
 
-/// Bytes of each BPF map that this process has open, by id, as the kernel counts them.
-fn maps() -> io::Result<Vec<(u32, u64)>> {
-    let mut maps = Vec::new();
+/// A number that the kernel tells of what is behind a descriptor, in its fdinfo.
+fn number(info: &str, key: &str) -> Option<u64> {
+    info.lines().find_map(|line| line.strip_prefix(key)?.trim().parse().ok())
+}
+
+/// Bytes of all BPF maps that this process has open, as the kernel counts them.
+fn maps() -> io::Result<u64> {
+    let mut maps = BTreeMap::new();
     for file in fs::read_dir("/proc/self/fdinfo")? {
         // That of the folder itself is gone.
         let Ok(info) = fs::read_to_string(file?.path()) else { continue };
-        let number =
-            |key: &str| info.lines().find_map(|line| line.strip_prefix(key)?.trim().parse::<u64>().ok());
-        if let (Some(id), Some(bytes)) = (number("map_id:"), number("memlock:")) {
-            maps.push((id as u32, bytes));
+        if let (Some(id), Some(bytes)) = (number(&info, "map_id:"), number(&info, "memlock:")) {
+            maps.insert(id, bytes);
         }
     }
-    maps.sort_unstable();
-    maps.dedup();
-    Ok(maps)
+    Ok(maps.values().sum())
+}
+
+/// Bytes of one map.
+fn bytes_of(map: &Map) -> Result<u64, Box<dyn Error>> {
+    let (Map::Array(data) | Map::HashMap(data)) = map else { return Err("a map of another kind".into()) };
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", data.fd().as_fd().as_raw_fd()))?;
+    number(&info, "memlock:").ok_or_else(|| "a map of no size".into())
 }
 
 /// Bytes of the slabs that chunks come from, as the allocator counts them, whoever has them.
@@ -47,20 +63,22 @@ fn slabs() -> Result<u64, Box<dyn Error>> {
     Ok(of.sum())
 }
 
-/// All maps of septwatch, with the usual rings, as soon as they are made: of a host without holes, and of this one.
+/// Ledger and filter, and all maps of septwatch with the usual rings, as soon as they are made: of a host without holes, and
+/// of this one.
 pub fn idle(host: &Host) -> Result<(), Box<dyn Error>> {
     maps_of(host, host.frames - 1, "without holes", (host.tib == 1).then_some(IDLE))?;
     maps_of(host, host.highest_pfn(), "half of all addresses holes", None)
 }
 
 fn maps_of(host: &Host, highest_pfn: u64, holes: &str, limit: Option<f64>) -> Result<(), Box<dyn Error>> {
-    let before: u64 = maps()?.iter().map(|(_, bytes)| bytes).sum();
+    let before = maps()?;
     let all = load::load(&Settings::detached(host.frames, highest_pfn), None)?;
-    let after: u64 = maps()?.iter().map(|(_, bytes)| bytes).sum();
-    drop(all);
-    let mib = (after - before) as f64 / MIB;
+    let every = maps()? - before;
+    let of = |name| bytes_of(all.map(name).ok_or_else(|| format!("no map {name}"))?);
+    let ledger = of("LEDGER")? + of("MARKS")?;
     let name = host.name();
-    tell(&format!("{name}, nothing lent, {holes}: all maps, rings among them"), "MiB", &[mib], limit);
+    tell(&format!("{name}, nothing lent, {holes}: ledger and filter"), "MiB", &[ledger as f64 / MIB], limit);
+    tell("  all maps, rings among them", "MiB", &[every as f64 / MIB], None);
     Ok(())
 }
 
@@ -85,7 +103,7 @@ impl Ledger {
             }
         }
         // All maps that are open: the others do not grow.
-        Ok(Self { bytes: maps()?.iter().map(|(_, bytes)| bytes).sum(), slabs })
+        Ok(Self { bytes: maps()?, slabs })
     }
 }
 

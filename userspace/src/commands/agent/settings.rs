@@ -130,7 +130,7 @@ section!("ledger", Ledger, LedgerGiven: "The programs in the kernel and their le
     #[arg(num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     latency: bool = "false", "latency", "SEPTWATCH_LATENCY";
     /// How long nothing must have been lent before nothing is attached to the page allocator any more: then septwatch costs
-    /// a host nothing. A TD that begins waits, up to 20 ms, until all is attached again. `none`: all is always attached,
+    /// a host nothing. A TD that begins waits, up to 100 ms, until all is attached again. `none`: all is always attached,
     /// also while an agent that was killed has not come back.
     #[arg(value_name = "TIME")]
     rest: Maybe<Time> = "10s", "rest", "SEPTWATCH_REST";

@@ -109,6 +109,10 @@ impl Kernel {
             self.needed().tell(true)?;
             return Ok(false);
         }
+        // A pin's hold goes after a grace period (`bpf_free_inode`). This process's is to be the last: then the tracepoints
+        // are left here and now, not by a worker later.
+        self.releases.unpin(&self.attached);
+        let _ = walk::settle();
         self.releases.set(&self.attached, false)?;
         // Who attaches to a tracepoint again waits for those who were in it (`tracepoint_add_func`), and a TD's wait for that
         // would be one of them. Afterwards nobody waits.

@@ -36,9 +36,7 @@ impl Switch {
         if on == self.is_on() {
             return Ok(());
         }
-        if let Some(pins) = attached.pins() {
-            self.names.iter().for_each(|name| pins.drop_link(name));
-        }
+        self.unpin(attached);
         self.links.clear();
         if on {
             self.links =
@@ -48,6 +46,13 @@ impl Switch {
             }
         }
         Ok(())
+    }
+
+    /// From now on they are attached for as long as this process lives.
+    pub(super) fn unpin(&self, attached: &Attached) {
+        if let Some(pins) = attached.pins() {
+            self.names.iter().for_each(|name| pins.drop_link(name));
+        }
     }
 
     /// Holds what another process left attached, if that is all.
