@@ -103,8 +103,8 @@ fn root(kvm: u64) -> Table {
 }
 
 /// The way down to what maps a guest frame.
-pub struct Descent<'a> {
-    look: &'a Look,
+pub struct Descent {
+    look: Look,
     gfn: u64,
     /// Address and level of the table that was reached.
     table: u64,
@@ -131,8 +131,8 @@ fn is_leaf(entry: u64, level: u64) -> bool {
 
 /// Callback of bpf_loop: one table further; 1 ends it.
 unsafe extern "C" fn down(_: u64, descent: *mut c_void) -> i64 {
-    // SAFETY: `Descent::new` passes one that outlives the loop.
-    let descent = unsafe { &mut *descent.cast::<Descent<'_>>() };
+    // SAFETY: `descend` passes where one is that outlives the loop.
+    let descent = unsafe { &mut **descent.cast::<*mut Descent>() };
     descent.ended = match one_down(descent) {
         Some(Ended::NotYet) => return 0,
         Some(ended) => ended as u32,
@@ -142,7 +142,7 @@ unsafe extern "C" fn down(_: u64, descent: *mut c_void) -> i64 {
 }
 
 #[inline(always)]
-fn one_down(descent: &mut Descent<'_>) -> Option<Ended> {
+fn one_down(descent: &mut Descent) -> Option<Ended> {
     let (gfn, level) = (descent.gfn, descent.level);
     let index = (gfn / covers(level)) & (STEP - 1);
     descent.at = descent.table.wrapping_add(index * 8);
@@ -170,7 +170,7 @@ fn one_down(descent: &mut Descent<'_>) -> Option<Ended> {
     descent.sept_level = level;
     if descent.enters && first == gfn {
         let open = Line::open(PageKind::Sept, descent.look.td, Level::from_pg_level(level)?, gfn).walked();
-        enter::frame(descent.look, sept >> 12, open, || read_kernel::<u64>(descent.at) == Some(entry));
+        enter::frame(&descent.look, sept >> 12, open, || read_kernel::<u64>(descent.at) == Some(entry));
         told()?.tables += 1;
     }
     if next.level == descent.bottom {
@@ -183,13 +183,13 @@ fn one_down(descent: &mut Descent<'_>) -> Option<Ended> {
     Some(Ended::NotYet)
 }
 
-impl<'a> Descent<'a> {
+impl Descent {
     /// Goes down from the root to what maps a guest frame: a leaf above the lowest level, or a table at the level `bottom`,
     /// of which the entry is not read.
     #[inline(always)]
-    pub fn new(look: &'a Look, gfn: u64, enters: bool, bottom: u64) -> Self {
+    pub fn new(look: &Look, gfn: u64, enters: bool, bottom: u64) -> Self {
         let mut descent = Self {
-            look,
+            look: *look,
             gfn,
             table: 0,
             level: 0,
@@ -201,18 +201,7 @@ impl<'a> Descent<'a> {
             sept_level: 0,
             bottom,
         };
-        let root = root(look.kvm);
-        if root.at == 0 {
-            descent.ended = Ended::NoMirror as u32;
-            return descent;
-        }
-        (descent.table, descent.level) = (root.at, root.level);
-        if gfn >= covers(root.level.wrapping_add(1)) {
-            descent.ended = Ended::Last as u32;
-            return descent;
-        }
-        // SAFETY: `down` has the signature that the helper asks for, and `descent` outlives the loop.
-        unsafe { bpf_loop(MAX_LEVELS, down as *mut c_void, from_mut(&mut descent).cast(), 0) };
+        step_walk_descend(&raw mut descent);
         descent
     }
 
@@ -221,6 +210,35 @@ impl<'a> Descent<'a> {
     pub fn leaves(&self) -> Option<u64> {
         if self.level == 1 && self.bottom == 1 { Some(self.table) } else { None }
     }
+}
+
+// As in crate::steps: it is verified once for all that go down.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn step_walk_descend(descent: *mut Descent) -> u32 {
+    // SAFETY: null or `Descent::new`'s.
+    if let Some(descent) = unsafe { descent.as_mut() } {
+        descend(descent);
+    }
+    0
+}
+
+#[inline(always)]
+fn descend(descent: &mut Descent) {
+    let root = root(descent.look.kvm);
+    if root.at == 0 {
+        descent.ended = Ended::NoMirror as u32;
+        return;
+    }
+    (descent.table, descent.level) = (root.at, root.level);
+    if descent.gfn >= covers(root.level.wrapping_add(1)) {
+        descent.ended = Ended::Last as u32;
+        return;
+    }
+    // The helper takes nothing but what is on the stack.
+    let mut at = from_mut(descent);
+    // SAFETY: `down` has the signature that the helper asks for, and what it gets outlives the loop.
+    unsafe { bpf_loop(MAX_LEVELS, down as *mut c_void, from_mut(&mut at).cast(), 0) };
 }
 
 /// The leaves of a step: those of a table, or a part of one large leaf.

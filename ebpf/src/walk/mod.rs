@@ -44,6 +44,7 @@ static WALK_DIFFERENCES: Array<[Difference; MAX_DIFFERENCES], 1> = Array::new();
 static WALK_TABLE: Array<[u64; STEP as usize], 1> = Array::new();
 
 /// What a run looks at.
+#[derive(Clone, Copy)]
 pub struct Look {
     pub kvm: u64,
     pub td: u16,
