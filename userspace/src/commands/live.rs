@@ -16,6 +16,7 @@ use tokio::{
 
 use super::{
     Interrupts, Policing, Watching,
+    looks::{TICK, pause},
     policing::{Guard, Prepared},
     watching,
 };
@@ -250,12 +251,6 @@ impl Live {
     }
 }
 
-/// How often it is looked for page records, which wake nobody; and how soon again after many of them: a quarter of what the
-/// usual ring holds.
-const TICK: Duration = Duration::from_millis(100);
-const SOON: Duration = Duration::from_millis(10);
-const MANY: usize = 20_000;
-
 /// What ended a moment of waiting.
 enum Woken {
     /// Something may have arrived.
@@ -285,7 +280,8 @@ pub(super) async fn follow(
         Some(signals) => signals,
         None => Signals::caught()?,
     };
-    let mut tick = time::interval(TICK);
+    let mut looked = Instant::now();
+    let mut due = looked;
     let end = until.duration.map(|duration| Instant::now() + duration);
     loop {
         let woken = tokio::select! {
@@ -293,7 +289,8 @@ pub(super) async fn follow(
                 ready?.clear_ready();
                 Woken::Again
             }
-            _ = tick.tick() => {
+            () = time::sleep_until(due.into()) => {
+                due = Instant::now() + TICK;
                 session.tend()?;
                 let unwatched = session.began_unwatched();
                 if unwatched != 0 {
@@ -349,9 +346,9 @@ pub(super) async fn follow(
             eprintln!("septwatch: {news}");
         }
         sink.pumped(session, guard.as_deref_mut())?;
-        if pages > MANY {
-            tick.reset_after(SOON);
-        }
+        let now = Instant::now();
+        due = due.min(now + pause(pages, now - looked));
+        looked = now;
         let mut over = None;
         match (woken, guard.as_deref_mut()) {
             (Woken::Over(why), _) => over = Some(why),

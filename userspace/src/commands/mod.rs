@@ -14,6 +14,7 @@ pub mod export;
 mod fleet;
 pub mod hold_keeper;
 mod live;
+mod looks;
 pub mod man;
 pub mod minimize;
 mod output;

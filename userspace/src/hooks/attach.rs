@@ -20,6 +20,7 @@ use aya_obj::generated::bpf_attach_type;
 use septwatch_common::Leaf;
 
 use super::{
+    ahead::{self, loaded},
     bpf::{self, BpfError},
     btf::Module,
     mapped::locate,
@@ -66,6 +67,11 @@ where
     ebpf.program_mut(name)
         .and_then(|program| program.try_into().ok())
         .ok_or_else(|| AttachError::Missing(name.to_owned()))
+}
+
+/// The program at the return of a function of this process.
+fn at_return(function: &str) -> String {
+    function.replacen("tdh_", "ret_", 1)
 }
 
 fn refused(hook: &str) -> impl Fn(ProgramError) -> AttachError {
@@ -149,7 +155,7 @@ impl Attached {
     /// The kernel has no such function, or refuses fexit.
     pub fn fexit(&mut self, ebpf: &mut Ebpf, function: &str, btf: &Btf) -> Result<(), AttachError> {
         let program: &mut FExit = program(ebpf, function)?;
-        program.load(function, btf).map_err(refused(function))?;
+        loaded(program.load(function, btf)).map_err(refused(function))?;
         let descriptor = program.fd().map_err(refused(function))?;
         self.keep_program(function, descriptor)?;
         let link = bpf::attach(descriptor.as_fd(), None).map_err(not_attached(function))?;
@@ -184,7 +190,7 @@ impl Attached {
     /// The kernel refuses the program.
     pub fn load_tracepoint(&mut self, ebpf: &mut Ebpf, name: &str) -> Result<(), AttachError> {
         let program: &mut RawTracePoint = program(ebpf, name)?;
-        program.load().map_err(refused(name))?;
+        loaded(program.load()).map_err(refused(name))?;
         self.keep_program(name, program.fd().map_err(refused(name))?)
     }
 
@@ -193,11 +199,13 @@ impl Attached {
     /// # Errors
     /// The kernel refuses one.
     pub fn load_walk(&mut self, ebpf: &mut Ebpf, btf: &Btf) -> Result<(), AttachError> {
+        let [mirror, control, lines, mark] = WALK;
+        ahead::load(ebpf, &[WALK_FIND, mirror, control, lines, mark], Some(btf));
         for name in WALK {
             self.load_tracepoint(ebpf, name)?;
         }
         let find: &mut Iter = program(ebpf, WALK_FIND)?;
-        find.load("task_file", btf).map_err(refused(WALK_FIND))?;
+        loaded(find.load(ahead::FILES, btf)).map_err(refused(WALK_FIND))?;
         // Last: who finds it has all of them.
         self.keep_program(WALK_FIND, find.fd().map_err(refused(WALK_FIND))?)
     }
@@ -300,6 +308,10 @@ impl Attached {
         let maps =
             fs::read_to_string(MAPS).map_err(|source| AttachError::Proc { path: MAPS.to_owned(), source })?;
         let entry = "tdh_entry";
+        let names: Vec<_> =
+            functions.iter().filter_map(|(leaf, _)| Some(at_return(function(*leaf)?))).collect();
+        let names: Vec<_> = names.iter().map(String::as_str).collect();
+        ahead::load(ebpf, &names, None);
         let at_entry: &mut UProbe = program(ebpf, entry)?;
         at_entry.load().map_err(refused(entry))?;
         self.keep_program(entry, at_entry.fd().map_err(refused(entry))?)?;
@@ -309,11 +321,11 @@ impl Attached {
                 .ok_or_else(|| AttachError::NotMapped { hook: name.to_owned(), address })?;
             let place = || UProbeAttachLocation::AbsoluteOffset(offset);
             let scope = UProbeScope::AllProcesses;
-            let return_name = name.replacen("tdh_", "ret_", 1);
-            let at_return: &mut UProbe = program(ebpf, &return_name)?;
-            at_return.load().map_err(refused(name))?;
-            self.keep_program(&return_name, at_return.fd().map_err(refused(name))?)?;
-            at_return.attach(place(), &file, scope).map_err(refused(name))?;
+            let return_name = at_return(name);
+            let returning: &mut UProbe = program(ebpf, &return_name)?;
+            loaded(returning.load()).map_err(refused(name))?;
+            self.keep_program(&return_name, returning.fd().map_err(refused(name))?)?;
+            returning.attach(place(), &file, scope).map_err(refused(name))?;
             let at_entry: &mut UProbe = program(ebpf, entry)?;
             at_entry.attach(place(), &file, scope).map_err(refused(name))?;
         }

@@ -2,6 +2,7 @@
 //! one cannot be. [`plan::plan`] decides, from BTF, symbols and what the host allows, never from the release;
 //! nothing in here knows what becomes of the events.
 
+pub mod ahead;
 pub mod attach;
 pub mod bpf;
 pub mod btf;

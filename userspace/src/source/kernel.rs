@@ -13,6 +13,7 @@ use std::{
 
 use crate::{
     hooks::{
+        ahead,
         attach::{self, AttachError, Attached},
         bpf,
         load::{self, LoadError, Settings},
@@ -125,7 +126,9 @@ impl Kernel {
         }
         let mut attached = Attached::new(pins);
         // Now, because it must be quick when a window opens, or a TD begins.
-        for name in ALLOCATIONS.iter().chain(RELEASES) {
+        let tracepoints = [ALLOCATIONS, RELEASES].concat();
+        ahead::load(&mut ebpf, &tracepoints, None);
+        for name in tracepoints {
             attached.load_tracepoint(&mut ebpf, name)?;
         }
         let relocated = Relocated::against(&ebpf)?;

@@ -5,6 +5,7 @@ use septwatch_common::{Leaf, config::HOOKED};
 
 use super::{Kernel, KernelError};
 use crate::hooks::{
+    ahead,
     attach::{self, AttachError},
     load::LoadError,
     pins::Note,
@@ -79,9 +80,12 @@ impl Kernel {
                 Err(error) => without(spec.hook, error),
             }
         }
-        for leaf in HOOKED {
-            let hook = attach::function(leaf).and_then(|name| plan.hook(name));
-            let Some(bound) = hook.and_then(|hook| hook.bound()) else { continue };
+        let hooks = HOOKED.iter().filter_map(|leaf| plan.hook(attach::function(*leaf)?)?.bound());
+        let hooks: Vec<_> = hooks.collect();
+        let by_fexit = hooks.iter().filter(|bound| bound.binding != Binding::Kprobe);
+        let by_fexit: Vec<_> = by_fexit.map(|bound| bound.function.as_str()).collect();
+        ahead::load(ebpf, &by_fexit, Some(btf));
+        for bound in hooks {
             match bound.binding {
                 Binding::Kprobe => attached.kprobe(ebpf, &bound.function)?,
                 _ => {
