@@ -199,8 +199,7 @@ impl Attached {
     /// # Errors
     /// The kernel refuses one.
     pub fn load_walk(&mut self, ebpf: &mut Ebpf, btf: &Btf) -> Result<(), AttachError> {
-        let [mirror, control, lines, mark] = WALK;
-        ahead::load(ebpf, &[WALK_FIND, mirror, control, lines, mark], Some(btf));
+        ahead::load(ebpf, &[&WALK[..], &[WALK_FIND]].concat(), Some(btf));
         for name in WALK {
             self.load_tracepoint(ebpf, name)?;
         }
